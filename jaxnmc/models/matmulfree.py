@@ -1,0 +1,222 @@
+"""The MatMul-free language model (HGRN-bit), one pure function.
+
+Zhu et al. 2024, arXiv 2406.02528, as its public code computes it: blocks of a
+token mixer (MLGRU) and a channel mixer (GLU) on a residual stream r:
+
+    token mixer, on x = RMSNorm(r):
+      i = L_i(x)   f = sigmoid(L_f(x))   z = L_g(x)
+      f <- lb + (1 - lb) f                       (layers above the first)
+      h_t = f h_{t-1} + (1 - f) silu(i)
+      r <- r + L_o(RMSNorm(z) silu(h))
+    channel mixer, on x = RMSNorm(r):
+      g, u = L_gate(x)
+      r <- r + L_down(silu(g) u)
+
+L is BitLinear: its own RMSNorm, an activation quantiser, a ternary matrix.
+"""
+
+import jax
+from flax import struct
+from jax import numpy as jnp
+
+from jaxnmc.models.matmulfree_config import PRESETS, Config
+
+__all__ = ["PRESETS", "Config", "Out", "init_params", "init_state", "make"]
+
+
+@struct.dataclass
+class Out:
+  """Output of a language model.
+
+  Attributes:
+    logits: [T, ..., V] scores of the next token (float, or fixed point).
+  """
+
+  logits: jax.Array
+
+
+def effective_lower_bounds(raw: jax.Array) -> jax.Array:
+  """Lower bounds of the forget gates, float[L, D] -> float[L, D] in [0, 1).
+
+  P = softmax over layers; bound of layer l is P_1 + ... + P_l, zero at l = 0.
+  """
+  share = jax.nn.softmax(raw, axis=0)
+  return jnp.cumsum(share, axis=0) - share[:1]
+
+
+def _bit_linear(ops, config, name, p, x):
+  """RMSNorm, activation quantiser, ternary product, output site."""
+  with ops.at(name):
+    x = ops.norm("norm", x, p["norm"], config.bitlinear_eps)
+    return _product(ops, p, x)
+
+
+def _product(ops, p, x):
+  x = ops.act_quant("act", x)
+  return ops.site("out", ops.linear("weight", p["weight"], x))
+
+
+def _normed_linear(ops, config, name, outer_gain, p, r, x):
+  """BitLinear behind a block norm, in the formulation the config names.
+
+  `double`: x = RMSNorm(r) is a site, and the BitLinear norms it again.
+  `fused`: both norms at once, straight from r (x is not used).
+  """
+  if config.norm == "double":
+    return _bit_linear(ops, config, name, p, x)
+  with ops.at(name):
+    eps = (config.rms_norm_eps, config.bitlinear_eps)
+    x = ops.double_norm("norm", r, outer_gain, p["norm"], *eps)
+    return _product(ops, p, x)
+
+
+def _block_norm(ops, config, name, gain, r):
+  if config.norm == "fused":
+    return None
+  return ops.norm(name, r, gain, config.rms_norm_eps)
+
+
+def _recurrence(ops, carry, gates):
+  f, u = gates
+  h = ops.site("h", ops.add(ops.mul(f, carry), u), align="u")
+  return h, h
+
+
+def _token_mixer(ops, config, p, norm_gain, bound, r, state, mask):
+  """MLGRU: (output before the residual, last state [..., E])."""
+  x = _block_norm(ops, config, "attn_norm", norm_gain, r)
+  with ops.at("attn"):
+    project = lambda n: _normed_linear(ops, config, n, norm_gain, p[n], r, x)
+    i, f, z = project("i"), project("f"), project("g")
+    rest = ops.one_minus(ops.sigmoid(f))
+    if bound is not None:
+      rest = ops.mul(ops.one_minus(bound), rest)
+    rest = ops.site("rest", rest)
+    u = ops.keep(mask, ops.mul(ops.silu("silu_i", i), rest))
+    u = ops.site("u", u)
+    init = ops.zeros(u) if state is None else state
+    f = ops.one_minus(rest)
+    state, h = ops.scan("mlgru", _recurrence, init, (f, u))
+    gate = ops.norm("g_norm", z, p["g_norm"], config.rms_norm_eps)
+    gated = ops.site("gated", ops.mul(gate, ops.silu("silu_h", h)))
+    return _bit_linear(ops, config, "o", p["o"], gated), state
+
+
+def _channel_mixer(ops, config, p, norm_gain, r):
+  """GLU: output before the residual."""
+  x = _block_norm(ops, config, "mlp_norm", norm_gain, r)
+  with ops.at("mlp"):
+    with ops.at("gate"):
+      if config.norm == "double":
+        x = ops.norm("norm", x, p["gate"]["norm"], config.bitlinear_eps)
+      else:
+        eps = (config.rms_norm_eps, config.bitlinear_eps)
+        x = ops.double_norm("norm", r, norm_gain, p["gate"]["norm"], *eps)
+      x = ops.act_quant("act", x)
+      gate, up = ops.linear_split("weight", p["gate"]["weight"], x, 2)
+      gate, up = ops.site("out", gate), ops.site("up", up)
+    hidden = ops.site("glu", ops.mul(ops.silu("silu", gate), up))
+    return _bit_linear(ops, config, "down", p["down"], hidden)
+
+
+def make(config: Config):
+  """The model as a pure function.
+
+  Args:
+    config: sizes and options.
+
+  Returns:
+    `fn(ops, params, inputs, state) -> (Out, state)`; `inputs` is
+    `{"ids": int32[T, ...], "mask": the same shape or absent}`, `state` the
+    result of an earlier call or None for zeros.
+  """
+
+  def fn(ops, params, inputs, state=None):
+    mask = inputs.get("mask")
+    bounds = None
+    if config.use_lower_bound:
+      raw = params["lower_bounds"]
+      bounds = ops.const("lower_bounds", raw, effective_lower_bounds)
+    r = ops.embed("embed", params["embed"]["weight"], inputs["ids"])
+    states = []
+    for l, p in enumerate(params["layers"]):
+      with ops.layer(l):
+        bound = ops.index(bounds, l) if bounds is not None and l else None
+        h = None if state is None else state["layers"][l]
+        mixed, h = _token_mixer(
+          ops, config, p["attn"], p["attn_norm"], bound, r, h, mask
+        )
+        r = ops.site("mid", ops.add(r, mixed))
+        mixed = _channel_mixer(ops, config, p["mlp"], p["mlp_norm"], r)
+        r = ops.site("out", ops.add(r, mixed))
+        states.append(h)
+    with ops.at("head"):
+      x = _block_norm(ops, config, "final_norm", params["norm"], r)
+    head = params["head"]
+    logits = _normed_linear(ops, config, "head", params["norm"], head, r, x)
+    return Out(logits), {"layers": states}
+
+  return fn
+
+
+def init_params(config: Config, key: jax.Array) -> dict:
+  """Fresh float32 parameters, initialised as the reference really does.
+
+  Token-mixer projections are Xavier-uniform with gain 2^-2.5; gate, head and
+  embedding N(0, initializer_range); down projection the same over sqrt(2 L);
+  gains 1; lower bounds 0.
+
+  Args:
+    config: sizes and options.
+    key: PRNG key.
+
+  Returns:
+    Nested dict of float32 arrays.
+  """
+  d, e, inner = config.hidden_size, config.state_size, config.mlp_size
+  std = config.initializer_range
+  keys = iter(jax.random.split(key, 2 + 6 * config.num_layers))
+
+  def normal(shape, scale=std):
+    return scale * jax.random.normal(next(keys), shape, jnp.float32)
+
+  def xavier(out, inp):
+    limit = 2**-2.5 * (6 / (inp + out)) ** 0.5
+    draw = jax.random.uniform(next(keys), (out, inp), jnp.float32, -1, 1)
+    return limit * draw
+
+  def bit(weight):
+    return {"weight": weight, "norm": jnp.ones(weight.shape[1], jnp.float32)}
+
+  def layer():
+    return {
+      "attn_norm": jnp.ones(d, jnp.float32),
+      "attn": {
+        **{n: bit(xavier(e, d)) for n in "ifg"},
+        "o": bit(xavier(d, e)),
+        "g_norm": jnp.ones(e, jnp.float32),
+      },
+      "mlp_norm": jnp.ones(d, jnp.float32),
+      "mlp": {
+        "gate": bit(normal((2 * inner, d))),
+        "down": bit(normal((d, inner), std / (2 * config.num_layers) ** 0.5)),
+      },
+    }
+
+  params = {
+    "embed": {"weight": normal((config.vocab_size, d))},
+    "layers": [layer() for _ in range(config.num_layers)],
+    "norm": jnp.ones(d, jnp.float32),
+    "head": bit(normal((config.vocab_size, d))),
+  }
+  if config.use_lower_bound:
+    params["lower_bounds"] = jnp.zeros((config.num_layers, d), jnp.float32)
+  return params
+
+
+def init_state(config: Config, batch: tuple[int, ...] = ()) -> dict:
+  """Zero recurrent state, float32[*batch, E] per layer."""
+  shape = (*batch, config.state_size)
+  return {
+    "layers": [jnp.zeros(shape, jnp.float32) for _ in range(config.num_layers)]
+  }

@@ -1,0 +1,229 @@
+"""The float interpreter: what does the model compute?
+
+Equations of Zhu et al. 2024 (arXiv 2406.02528) as the public code runs them:
+RMSNorm over the mean of squares with eps inside the root, one 8-bit absmax
+activation quantiser per token in front of every ternary product, ternary
+weights with one scale per stored matrix, straight-through gradients.
+
+Values are float arrays [T, ..., features]: time first, features last, any
+batch axes between.
+"""
+
+from collections.abc import Callable
+
+import jax
+from jax import numpy as jnp
+
+from jaxnmc.numerics.ste import ste
+from jaxnmc.numerics.ternary import ternary_values
+from jaxnmc.ops.base import Ops
+
+ACT_LEVELS = 127
+MIN_ABSMAX = 1e-5
+
+
+def rms_norm(x: jax.Array, gain: jax.Array, eps: float) -> jax.Array:
+  """x * gain / sqrt(mean(x^2) + eps) over the last axis."""
+  mean = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+  return x * (1 / jnp.sqrt(mean + eps)) * gain
+
+
+def act_codes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Per-token 8-bit codes: (q float[..., n] in -128..127, scale [..., 1]).
+
+  scale = 127 / max(max|x|, 1e-5), q = clip(round(x * scale)), ties away from
+  zero; the value is q / scale.
+  """
+  absmax = jnp.max(jnp.abs(x), axis=-1, keepdims=True)
+  scale = ACT_LEVELS / jnp.maximum(absmax, MIN_ABSMAX)
+  y = x * scale
+  q = jnp.trunc(y + jnp.where(y < 0, -0.5, 0.5).astype(y.dtype))
+  return jnp.clip(q, -ACT_LEVELS - 1, ACT_LEVELS), scale
+
+
+def product(x: jax.Array, weight: jax.Array) -> jax.Array:
+  """x @ weight.T on flattened leading axes.
+
+  With three-dimensional operands the CPU gradient takes twice as long.
+
+  Args:
+    x: float[..., in].
+    weight: float[out, in].
+
+  Returns:
+    float[..., out].
+  """
+  out = x.reshape(-1, x.shape[-1]) @ weight.T
+  return out.reshape(*x.shape[:-1], weight.shape[0])
+
+
+class Reference(Ops):
+  """Float meaning of every op; differentiable.
+
+  Args:
+    taps: keep the value of every site (and the activation codes) on the tape.
+  """
+
+  def __init__(self, taps: bool = False) -> None:
+    super().__init__()
+    self.taps = taps
+
+  def site(self, name: str, x, align: str | None = None):
+    """Names a value that gets a number format; identity in float.
+
+    Args:
+      name: last part of the site's path.
+      x: float[T, ..., n].
+      align: a sibling site whose fraction bits bound this one's from above.
+
+    Returns:
+      x.
+    """
+    del align
+    if self.taps:
+      self.emit(self.path(name), x, "stack")
+    return x
+
+  # --- parameters
+
+  def embed(self, name: str, table, ids):
+    """Rows of `table` float[V, n] for ids int32[T, ...]."""
+    return self.site(name, jnp.take(table, ids, axis=0))
+
+  def const(self, name: str, param, transform: Callable | None = None):
+    """A parameter as a value; `transform` is computed on the host at inference.
+
+    Args:
+      name: name of the constant.
+      param: float array.
+      transform: differentiable float function of the parameter.
+
+    Returns:
+      float array.
+    """
+    del name
+    return param if transform is None else transform(param)
+
+  def index(self, x, i: int):
+    """Row `i` of axis 0 of a constant."""
+    return x[i]
+
+  # --- synapses
+
+  def linear(self, name: str, weight, x):
+    """Ternary product x W^T; float[T, ..., out]."""
+    self.guard(self.path(name))
+    return product(x, ternary_values(weight).astype(x.dtype))
+
+  def linear_split(self, name: str, weight, x, parts: int):
+    """One stored matrix whose rows feed `parts` different ports."""
+    return tuple(jnp.split(self.linear(name, weight, x), parts, axis=-1))
+
+  def sum(self, x):
+    """Sum over features; float[T, ..., 1]."""
+    return jnp.sum(x, axis=-1, keepdims=True)
+
+  def broadcast(self, x, width: int):
+    """One value to `width` neurons: [T, ..., 1] -> [T, ..., width]."""
+    return jnp.broadcast_to(x, (*x.shape[:-1], width))
+
+  def matmul(self, a, b):
+    """Product of two activations over their last two axes."""
+    return jnp.matmul(a, b)
+
+  def outer(self, a, b):
+    """Outer product of features: [..., n], [..., m] -> [..., n, m]."""
+    return a[..., :, None] * b[..., None, :]
+
+  # --- norms
+
+  def norm(self, name: str, x, gain, eps: float):
+    """RMSNorm with vector gain; the result is the site `name`."""
+    return self.site(name, rms_norm(x, gain, eps))
+
+  def double_norm(self, name: str, x, gain1, gain2, eps1: float, eps2: float):
+    """Two norms in a row, computed with one root (exact for vector gains).
+
+    v = gain1 x;  r = 1 / sqrt(mean v^2 + eps2 (mean x^2 + eps1));
+    result = v gain2 r.
+
+    Args:
+      name: name of the resulting site.
+      x: float[T, ..., n].
+      gain1: gain of the inner norm, float[n].
+      gain2: gain of the outer norm, float[n].
+      eps1: eps of the inner norm.
+      eps2: eps of the outer norm.
+
+    Returns:
+      float[T, ..., n].
+    """
+    v = x * gain1
+    mean_x = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    mean_v = jnp.mean(jnp.square(v), axis=-1, keepdims=True)
+    root = 1 / jnp.sqrt(mean_v + eps2 * (mean_x + eps1))
+    return self.site(name, v * gain2 * root)
+
+  def act_quant(self, name: str, x):
+    """The reference's dynamic 8-bit quantiser, one scale per token."""
+    codes, scale = act_codes(x)
+    if self.taps:
+      self.emit(self.path(name + ".codes"), codes, "stack")
+      self.emit(self.path(name + ".scale"), scale, "stack")
+    return ste(codes / scale, x)
+
+  # --- element-wise
+
+  def add(self, a, b):
+    """a + b."""
+    return a + b
+
+  def sub(self, a, b):
+    """a - b."""
+    return a - b
+
+  def mul(self, a, b):
+    """a * b."""
+    return a * b
+
+  def one_minus(self, x):
+    """1 - x."""
+    return 1 - x
+
+  def shift(self, x, bits: int):
+    """x * 2^-bits, exactly."""
+    return x * 2.0**-bits
+
+  def min(self, a, b):
+    """Element-wise minimum."""
+    return jnp.minimum(a, b)
+
+  def max(self, a, b):
+    """Element-wise maximum."""
+    return jnp.maximum(a, b)
+
+  def compare(self, a, b):
+    """1 where a >= b, else 0 (threshold is inclusive)."""
+    return (a >= b).astype(a.dtype)
+
+  def select(self, cond, a, b):
+    """`a` where cond is not zero, else `b`."""
+    return jnp.where(cond != 0, a, b)
+
+  def keep(self, mask, x):
+    """x where mask int[T, ...] is 1 (or None), zero where it is 0."""
+    if mask is None:
+      return x
+    return x * mask[..., None].astype(x.dtype)
+
+  def sigmoid(self, x):
+    """1 / (1 + exp(-x)); a table on the chip."""
+    return jax.nn.sigmoid(x)
+
+  def silu(self, name: str, x):
+    """x * sigmoid(x); the result is the site `name`."""
+    return self.site(name, x * jax.nn.sigmoid(x))
+
+  def zeros(self, like):
+    """The zero state for values shaped as one step of `like`."""
+    return jnp.zeros_like(like[0])
