@@ -32,3 +32,8 @@ def all_jaxprs(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> Iterator[core.Jaxpr]:
       for leaf in leaves:
         if isinstance(leaf, (core.ClosedJaxpr, core.Jaxpr)):
           yield from all_jaxprs(leaf)
+
+
+def trace_state():
+  """An opaque token of the innermost JAX trace; equal inside the same trace."""
+  return core.get_opaque_trace_state()
