@@ -41,9 +41,13 @@ clean:
 # A stamp is written only after its step succeeded, so that a broken download
 # is taken up again by the next make.
 $(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo 'There is no $(PYTHON) here; jaxnmc needs Python 3.11 or newer.'; \
+	  echo 'Say which one to use: make PYTHON=/path/to/python3.12 demo'; \
+	  exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo 'jaxnmc needs Python 3.11 or newer, but "$(PYTHON)" is' \
-	    "$$($(PYTHON) --version 2>&1 || true)."; \
+	  echo 'jaxnmc needs Python 3.11 or newer, but $(PYTHON) is' \
+	    "$$($(PYTHON) --version 2>&1)."; \
 	  echo 'Say which one to use: make PYTHON=/path/to/python3.12 demo'; \
 	  exit 1; }
 	@rm -rf $(VENV)
