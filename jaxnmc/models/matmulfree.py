@@ -35,15 +35,6 @@ class Out:
   logits: jax.Array
 
 
-def effective_lower_bounds(raw: jax.Array) -> jax.Array:
-  """Lower bounds of the forget gates, float[L, D] -> float[L, D] in [0, 1).
-
-  P = softmax over layers; bound of layer l is P_1 + ... + P_l, zero at l = 0.
-  """
-  share = jax.nn.softmax(raw, axis=0)
-  return jnp.cumsum(share, axis=0) - share[:1]
-
-
 def _bit_linear(ops, config, name, p, x):
   """RMSNorm, activation quantiser, ternary product, output site."""
   with ops.at(name):
@@ -91,7 +82,7 @@ def _token_mixer(ops, config, p, norm_gain, bound, r, state, mask):
     rest = ops.one_minus(ops.sigmoid(f))
     if bound is not None:
       rest = ops.mul(ops.one_minus(bound), rest)
-    rest = ops.site("rest", rest)
+    rest = ops.site("rest", rest, unit=True)
     u = ops.keep(mask, ops.mul(ops.silu("silu_i", i), rest))
     u = ops.site("u", u)
     init = ops.zeros(u) if state is None else state
@@ -136,7 +127,7 @@ def make(config: Config):
     bounds = None
     if config.use_lower_bound:
       raw = params["lower_bounds"]
-      bounds = ops.const("lower_bounds", raw, effective_lower_bounds)
+      bounds = ops.const("lower_bounds", raw, "lower_bounds", unit=True)
     r = ops.embed("embed", params["embed"]["weight"], inputs["ids"])
     states = []
     for l, p in enumerate(params["layers"]):

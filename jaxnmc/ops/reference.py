@@ -9,14 +9,13 @@ Values are float arrays [T, ..., features]: time first, features last, any
 batch axes between.
 """
 
-from collections.abc import Callable
-
 import jax
 from jax import numpy as jnp
 
 from jaxnmc.numerics.ste import ste
 from jaxnmc.numerics.ternary import ternary_values
 from jaxnmc.ops.base import Ops
+from jaxnmc.ops.constants import constant
 
 ACT_LEVELS = 127
 MIN_ABSMAX = 1e-5
@@ -68,18 +67,19 @@ class Reference(Ops):
     super().__init__()
     self.taps = taps
 
-  def site(self, name: str, x, align: str | None = None):
+  def site(self, name: str, x, align: str | None = None, unit: bool = False):
     """Names a value that gets a number format; identity in float.
 
     Args:
       name: last part of the site's path.
       x: float[T, ..., n].
       align: a sibling site whose fraction bits bound this one's from above.
+      unit: the value lies in [0, 1] by construction.
 
     Returns:
       x.
     """
-    del align
+    del align, unit
     if self.taps:
       self.emit(self.path(name), x, "stack")
     return x
@@ -90,19 +90,21 @@ class Reference(Ops):
     """Rows of `table` float[V, n] for ids int32[T, ...]."""
     return self.site(name, jnp.take(table, ids, axis=0))
 
-  def const(self, name: str, param, transform: Callable | None = None):
-    """A parameter as a value; `transform` is computed on the host at inference.
+  def const(self, name, param, transform: str | None = None, unit=False):
+    """A parameter as a value.
 
     Args:
       name: name of the constant.
       param: float array.
-      transform: differentiable float function of the parameter.
+      transform: name of a function of the parameter in `ops.constants`; at
+        inference it is computed once, on the host.
+      unit: the values lie in [0, 1].
 
     Returns:
       float array.
     """
-    del name
-    return param if transform is None else transform(param)
+    del name, unit
+    return constant(transform)(param)
 
   def index(self, x, i: int):
     """Row `i` of axis 0 of a constant."""

@@ -1,0 +1,55 @@
+"""Parameters as integers: what a chip's memory would hold."""
+
+import jax
+from flax import struct
+
+
+@struct.dataclass
+class QMatrix:
+  """Integer matrix: real value = codes * mult * 2^-exp.
+
+  Attributes:
+    codes: int8[out, in].
+    mult: int32[], 2^15 to 2^16, the scale's mantissa.
+    exp: the scale's exponent.
+    l1: largest row L1 norm, the static bound of a product with |x| <= 1.
+  """
+
+  codes: jax.Array
+  mult: jax.Array
+  exp: int = struct.field(pytree_node=False)
+  l1: int = struct.field(pytree_node=False)
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """[out, in]."""
+    return tuple(self.codes.shape)
+
+
+@struct.dataclass
+class QVector:
+  """Integer array with a binary point: real value = q * 2^-frac.
+
+  Used for norm gains (int8), embedding tables (int16) and constants (int32).
+
+  Attributes:
+    q: integer array.
+    frac: fraction bits.
+    low: smallest code.
+    high: largest code.
+  """
+
+  q: jax.Array
+  frac: int = struct.field(pytree_node=False)
+  low: int = struct.field(pytree_node=False)
+  high: int = struct.field(pytree_node=False)
+
+  @property
+  def bound(self) -> int:
+    """Largest magnitude of a code."""
+    return max(-self.low, self.high)
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Shape of the codes."""
+    return tuple(self.q.shape)

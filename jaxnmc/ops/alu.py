@@ -1,0 +1,141 @@
+"""The instruction set: what a neuron or synapse can do with integers.
+
+`Quantized` (the interpreter) turns a model into these instructions and decides
+every format; an ALU says what they do: exact int32 here, floats that hold the
+same integers in `alu_float`, nodes of a graph in `record`.  Operands that are
+data come first, everything static by keyword.  A static number may also be an
+int32 array that broadcasts: the stepped machine runs one program on the cores
+of all layers, each with its own shifts.
+"""
+
+import jax
+from jax import numpy as jnp
+
+from jaxnmc.kernels.ternary import ternary_matmul
+from jaxnmc.numerics import rsqrt, sigmoid, wide
+from jaxnmc.numerics.sigmoid import SigmoidTable
+from jaxnmc.numerics.weights import QMatrix
+
+Int = int | jax.Array
+
+
+class IntAlu:
+  """Exact int32 arithmetic; bounds are the interpreter's business."""
+
+  exact = True
+
+  # --- data
+
+  def param(self, array) -> jax.Array:
+    """A stored parameter as an operand."""
+    return jnp.asarray(array).astype(jnp.int32)
+
+  def zeros_like(self, x: jax.Array) -> jax.Array:
+    """Zeros of the shape of one step of x."""
+    return jnp.zeros(x.shape[1:], x.dtype)
+
+  def mark(self, x, path: str, cast: bool):
+    """Names a value that may travel; `cast` says that it is a message."""
+    del path, cast
+    return x
+
+  # --- element-wise
+
+  def add(self, a, b):
+    """a + b."""
+    return a + b
+
+  def sub(self, a, b):
+    """a - b."""
+    return a - b
+
+  def mul(self, a, b):
+    """a * b."""
+    return a * b
+
+  def add_const(self, a, *, value: Int):
+    """a + value."""
+    return a + value
+
+  def rsub_const(self, a, *, value: Int):
+    """value - a."""
+    return value - a
+
+  def min(self, a, b):
+    """Smaller of a and b."""
+    return jnp.minimum(a, b)
+
+  def max(self, a, b):
+    """Larger of a and b."""
+    return jnp.maximum(a, b)
+
+  def ge(self, a, b):
+    """1 where a >= b, else 0."""
+    return (a >= b).astype(jnp.int32)
+
+  def select(self, cond, a, b):
+    """a where cond is not zero, else b."""
+    return jnp.where(cond != 0, a, b)
+
+  def shl(self, a, *, bits: Int):
+    """a * 2^bits; the bound has been checked."""
+    return a << bits
+
+  def shr(self, a, *, bits: Int):
+    """floor(a / 2^bits)."""
+    return a >> bits
+
+  def low_bits(self, a, *, bits: int):
+    """a mod 2^bits, for a >= 0."""
+    return a & ((1 << bits) - 1)
+
+  def clip(self, a, *, low: Int, high: Int):
+    """a clipped to [low, high]."""
+    return jnp.clip(a, jnp.int32(low), jnp.int32(high))
+
+  def round_shift(self, a, *, shift: Int, low: Int, high: Int):
+    """clip(round(a / 2^shift), low, high)."""
+    return wide.round_shift(a, shift, low, high)
+
+  def mul_shr(self, a, b, *, shift: Int, low: Int, high: Int):
+    """clip(round(a b / 2^shift), low, high)."""
+    return wide.mul_shr(a, b, shift, low, high)
+
+  def sigmoid(self, a, *, table: SigmoidTable):
+    """Table sigmoid."""
+    return sigmoid.sigmoid(a, table)
+
+  def mean_square(self, high, low, *, mult: Int, shift: Int, limit: Int):
+    """Mean from a two-payload sum of squares."""
+    return rsqrt.mean_square(high, low, mult, shift, limit)
+
+  def inv_sqrt(self, a):
+    """Integer inverse square root."""
+    return rsqrt.inv_sqrt(a)
+
+  # --- synapses
+
+  def gather_rows(self, table, ids):
+    """Rows of an embedding table (host)."""
+    return jnp.take(table, ids, axis=0, mode="clip").astype(jnp.int32)
+
+  def dense(self, x, weight: QMatrix, *, bound: int, parts: int = 1):
+    """Matrix product; with several parts, a tuple of row blocks."""
+    out = ternary_matmul(x, weight.codes, bound)
+    return tuple(jnp.split(out, parts, axis=-1))
+
+  def sum(self, x):
+    """Sum over features, [..., 1]."""
+    return jnp.sum(x, axis=-1, keepdims=True, dtype=jnp.int32)
+
+  def broadcast(self, x, *, width: int):
+    """[..., 1] -> [..., width]."""
+    return jnp.broadcast_to(x, (*x.shape[:-1], width))
+
+  def matmul(self, a, b):
+    """Product of two activations; the bound has been checked."""
+    return jnp.matmul(a, b, preferred_element_type=jnp.int32)
+
+  def outer(self, a, b):
+    """Outer product of features."""
+    return a[..., :, None] * b[..., None, :]

@@ -1,0 +1,86 @@
+"""Where an interpreter gets its integer parameters from.
+
+`IntStore` takes leaves that `quantize_params` made.  `FloatStore` makes the
+same integers from float leaves while tracing, with gradients, for `fake_quant`.
+"""
+
+import jax
+from jax import numpy as jnp
+
+from jaxnmc.errors import PlanError
+from jaxnmc.numerics.formats import Format
+from jaxnmc.numerics.ste import ste
+from jaxnmc.numerics.ternary import Ternary, scale_of
+from jaxnmc.numerics.weights import QMatrix, QVector
+from jaxnmc.ops.constants import constant
+
+
+class IntStore:
+  """Parameters as `quantize_params` left them."""
+
+  def _need(self, path: str, leaf, kind: type):
+    if not isinstance(leaf, kind):
+      raise PlanError(
+        f"{path}: expected a quantised parameter ({kind.__name__}), found"
+        f" {type(leaf).__name__}; pass the result of quantize_params"
+      )
+    return leaf
+
+  def matrix(self, path: str, leaf) -> QMatrix:
+    """An integer matrix."""
+    return self._need(path, leaf, QMatrix)
+
+  def table(self, path: str, leaf, fmt: Format) -> QVector:
+    """An integer embedding table."""
+    del fmt
+    return self._need(path, leaf, QVector)
+
+  def gain(self, path: str, leaf, plan) -> QVector:
+    """The integer gain of a norm."""
+    del plan
+    return self._need(path, leaf, QVector)
+
+  def const(self, path: str, leaf, fmt: Format, transform) -> QVector:
+    """A constant; its function was applied by `quantize_params`."""
+    del fmt, transform
+    return self._need(path, leaf, QVector)
+
+
+class FloatStore:
+  """Float parameters rounded on the fly, straight-through."""
+
+  def __init__(self, dtype) -> None:
+    self.dtype = dtype
+
+  def matrix(self, path: str, leaf) -> QMatrix:
+    """Ternary codes and the 16-bit multiplier, as floats."""
+    del path
+    if isinstance(leaf, Ternary):
+      codes, scale = leaf.codes.astype(self.dtype), leaf.scale
+    else:
+      scale = jax.lax.stop_gradient(scale_of(leaf))
+      latent = leaf.astype(self.dtype) / scale
+      codes = ste(jnp.clip(jnp.round(latent), -1, 1), latent)
+    fraction, exponent = jnp.frexp(scale.astype(self.dtype))
+    mult = jnp.ldexp(jnp.floor(fraction * 65536 + 0.5), exponent - 16)
+    # Bounds are the business of `fixed`; floats do not overflow here.
+    return QMatrix(codes, mult, exp=0, l1=0)
+
+  def _round(self, x, fmt: Format) -> QVector:
+    scaled = x.astype(self.dtype) * 2.0**fmt.frac
+    q = jnp.clip(ste(jnp.floor(scaled + 0.5), scaled), fmt.low, fmt.high)
+    return QVector(q, frac=fmt.frac, low=fmt.low, high=fmt.high)
+
+  def table(self, path: str, leaf, fmt: Format) -> QVector:
+    """Rounded embedding table."""
+    del path
+    return self._round(leaf, fmt)
+
+  def gain(self, path: str, leaf, plan) -> QVector:
+    """Rounded gain."""
+    return self._round(leaf, plan.format(path))
+
+  def const(self, path: str, leaf, fmt: Format, transform) -> QVector:
+    """Rounded constant."""
+    del path
+    return self._round(constant(transform)(leaf), fmt)

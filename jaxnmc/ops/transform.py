@@ -1,0 +1,177 @@
+"""The transforms: function in, function out, like `jax.grad`.
+
+A model function takes time first, `[T, ...]`.  The functions made here take
+`inputs["ids"]` of shape [T] or [B, T]; a batch is `vmap`ped, and then the state
+has the batch axis first.
+"""
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from jaxnmc.errors import PlanError
+from jaxnmc.ops.alu import IntAlu
+from jaxnmc.ops.alu_float import FloatAlu
+from jaxnmc.ops.observe import Notes, Observe, label_leaves
+from jaxnmc.ops.quantized import Quantized
+from jaxnmc.ops.reference import Reference
+from jaxnmc.ops.stores import FloatStore, IntStore
+
+
+def over_batch(run, inputs, state):
+  """Runs `run(inputs, state)`, mapped over axis 0 if ids are [B, T].
+
+  Args:
+    run: function of one sequence.
+    inputs: dict of arrays; other inputs follow the rank of "ids".
+    state: state pytree or None.
+
+  Returns:
+    What `run` returns, with a batch axis in front if there was one.
+  """
+  ids = inputs.get("ids") if isinstance(inputs, dict) else None
+  inputs = {k: v for k, v in inputs.items() if v is not None} if isinstance(
+    inputs, dict
+  ) else inputs
+  if ids is None or ids.ndim == 1:
+    return run(inputs, state)
+  return jax.vmap(run)(inputs, state)
+
+
+def _check(fn, inputs) -> None:
+  """Lets the model refuse bad inputs while they are still concrete."""
+  check = getattr(fn, "check_inputs", None)
+  if check is not None:
+    check(inputs)
+
+
+def _finish(ops, out, taps: bool):
+  return (*out, ops.tape.values) if taps else out
+
+
+def reference(fn, taps: bool = False):
+  """What does the model compute?  Float, differentiable.
+
+  Args:
+    fn: model function.
+    taps: also return the value of every site.
+
+  Returns:
+    `run(params, inputs, state=None) -> (out, state)`, with taps
+    `(out, state, {path: value})`.
+  """
+
+  def run(params, inputs, state=None):
+    _check(fn, inputs)
+
+    def one(inputs, state):
+      ops = Reference(taps)
+      return _finish(ops, fn(ops, params, inputs, state), taps)
+
+    return over_batch(one, inputs, state)
+
+  return run
+
+
+def observe(fn):
+  """Float run that returns ranges: `run(params, inputs) -> (ranges, notes)`."""
+  notes = Notes()
+
+  @jax.jit
+  def ranges(params, inputs):
+    def one(inputs, state):
+      ops = Observe(notes)
+      fn(ops, label_leaves(params), inputs, state)
+      return ops.tape.values
+
+    values = over_batch(one, inputs, None)
+    return jax.tree.map(jnp.max, values)
+
+  def run(params, inputs):
+    _check(fn, inputs)
+    values = ranges(params, inputs)
+    return {k: float(v) for k, v in jax.device_get(values).items()}, notes
+
+  return run
+
+
+def fake_quant(fn, plan, taps: bool = False):
+  """What does this plan cost?  Floats that hold the plan's integers.
+
+  In float64 every value equals the one of `fixed`; gradients pass straight
+  through roundings.
+
+  Args:
+    fn: model function.
+    plan: number formats.
+    taps: also return the value of every site.
+
+  Returns:
+    `run(params, inputs, state=None) -> (out, state)` on float params; outputs
+    are `Fx` pytrees whose codes are floats.
+  """
+
+  def run(params, inputs, state=None):
+    _check(fn, inputs)
+    dtype = _float_dtype(params)
+
+    def one(inputs, state):
+      ops = Quantized(plan, FloatAlu(dtype), FloatStore(dtype), taps)
+      return _finish(ops, fn(ops, params, inputs, state), taps)
+
+    return over_batch(one, inputs, state)
+
+  return run
+
+
+def _float_dtype(params):
+  """The widest float type among the parameters."""
+  kinds = [x.dtype for x in jax.tree.leaves(params)]
+  floats = [d for d in kinds if jnp.issubdtype(d, jnp.floating)]
+  if not floats:
+    raise PlanError("fake_quant takes float params, found none")
+  return jnp.result_type(*floats)
+
+
+def fixed(fn, plan, taps: bool = False, saturation: bool = False):
+  """Which integers does the chip compute?
+
+  Args:
+    fn: model function.
+    plan: number formats.
+    taps: also return the value of every site.
+    saturation: also return, per site, how many values were clipped.
+
+  Returns:
+    `run(qparams, inputs, state=None) -> (out, state)`; logits and state are
+    `Fx` pytrees of int32.
+  """
+
+  def run(qparams, inputs, state=None):
+    _check(fn, inputs)
+    tree = checked_tree(qparams, plan)
+
+    def one(inputs, state):
+      ops = Quantized(plan, IntAlu(), IntStore(), taps, saturation)
+      return _finish(ops, fn(ops, tree, inputs, state), taps or saturation)
+
+    return over_batch(one, inputs, state)
+
+  return run
+
+
+def checked_tree(qparams, plan):
+  """The parameter tree of qparams that belong to this plan.
+
+  Raises:
+    PlanError: float params, or qparams of another plan.
+  """
+  if not hasattr(qparams, "check"):
+    raise PlanError(
+      f"expected the result of quantize_params, found"
+      f" {type(qparams).__name__}; integers come in as integers"
+    )
+  qparams.check(plan)
+  return jax.tree.map(
+    lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, qparams.tree
+  )

@@ -1,0 +1,149 @@
+"""Float parameters -> integers, once, on the host."""
+
+import hashlib
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+
+from jaxnmc.errors import PlanError
+from jaxnmc.numerics.formats import Format, mantissa
+from jaxnmc.numerics.ternary import MIN_SCALE, Ternary
+from jaxnmc.numerics.weights import QMatrix, QVector
+from jaxnmc.ops.constants import constant
+from jaxnmc.ops.observe import Role, path_name
+from jaxnmc.quantize.plan import Plan
+
+
+@struct.dataclass
+class QParams:
+  """Integer parameters of a model under a plan.
+
+  Attributes:
+    tree: as the float params, leaves `QMatrix` and `QVector`.
+    plan: fingerprint of the plan.
+    weights: fingerprint of the integers.
+  """
+
+  tree: Any
+  plan: str = struct.field(pytree_node=False)
+  weights: str = struct.field(pytree_node=False)
+
+  def check(self, plan: Plan) -> None:
+    """Refuses a plan these parameters were not made with.
+
+    Raises:
+      PlanError: the fingerprints differ.
+    """
+    if self.plan != plan.fingerprint:
+      raise PlanError(
+        f"qparams were made with plan {self.plan[:12]}, not with"
+        f" {plan.name!r} ({plan.fingerprint[:12]}); run quantize_params again"
+      )
+
+
+def _vector(x: np.ndarray, fmt: Format, dtype) -> QVector:
+  q = np.floor(np.asarray(x, np.float64) * 2.0**fmt.frac + 0.5)
+  q = np.clip(q, fmt.low, fmt.high).astype(dtype)
+  return QVector(q, frac=fmt.frac, low=fmt.low, high=fmt.high)
+
+
+def matrix(leaf) -> QMatrix:
+  """Latent float[out, in] or `Ternary` -> integer matrix.
+
+  Args:
+    leaf: a latent matrix (ternarised here, ties to even) or a `Ternary`.
+
+  Returns:
+    `QMatrix` of int8 codes with its scale as a 16-bit mantissa.
+  """
+  if isinstance(leaf, Ternary):
+    codes = np.asarray(leaf.codes, np.int8)
+    scale = float(leaf.scale)
+  else:
+    weight = np.asarray(leaf)
+    scale = max(float(np.mean(np.abs(weight), dtype=np.float64)), MIN_SCALE)
+    codes = np.clip(np.round(weight / scale), -1, 1).astype(np.int8)
+  mult, exp = mantissa(scale)
+  l1 = int(np.abs(codes.astype(np.int32)).sum(1).max())
+  return QMatrix(codes, np.int32(mult), exp=exp, l1=l1)
+
+
+def _leaf(path: str, leaf, role: Role, plan: Plan):
+  if tuple(leaf.shape) != role.shape:
+    raise PlanError(
+      f"parameter {path} has shape {list(leaf.shape)}, the plan was made for"
+      f" {list(role.shape)}; calibrate this model"
+    )
+  if role.kind == "matrix":
+    return matrix(leaf)
+  fmt = plan.format(role.site)
+  if role.kind == "const":
+    # Host arithmetic in float64, so that the flag x64 changes nothing.
+    with jax.enable_x64(True):
+      value = constant(role.transform)(np.asarray(leaf, np.float64))
+      return _vector(np.asarray(value), fmt, np.int32)
+  dtype = {"table": np.int16, "gain": np.int8 if fmt.bits <= 8 else np.int16}
+  return _vector(np.asarray(leaf), fmt, dtype[role.kind])
+
+
+def _digest(tree) -> str:
+  sha = hashlib.sha256()
+  for path, x in jax.tree_util.tree_leaves_with_path(tree):
+    sha.update(path_name(path).encode())
+    sha.update(str((x.shape, x.dtype.name)).encode())
+    sha.update(np.ascontiguousarray(x).tobytes())
+  return sha.hexdigest()
+
+
+def quantize_params(params, plan: Plan) -> QParams:
+  """Rounds every parameter into the plan's formats.
+
+  Args:
+    params: float parameters (latent matrices or `Ternary`).
+    plan: the plan of this model.
+
+  Returns:
+    `QParams`; NumPy leaves.
+
+  Raises:
+    PlanError: parameters are missing, unknown or of another shape.
+  """
+  found = set()
+
+  def convert(key, leaf):
+    path = path_name(key)
+    found.add(path)
+    if path not in plan.roles:
+      raise PlanError(
+        f"parameter {path} is unknown to plan {plan.name!r}; it was made for"
+        " another model: calibrate this one"
+      )
+    return _leaf(path, leaf, plan.roles[path], plan)
+
+  is_leaf = lambda x: isinstance(x, Ternary)
+  tree = jax.tree_util.tree_map_with_path(convert, params, is_leaf=is_leaf)
+  missing = sorted(set(plan.roles) - found)
+  if missing:
+    raise PlanError(
+      f"plan {plan.name!r} needs {len(missing)} parameters that are not there,"
+      f" first {missing[0]}; it was made for another model"
+    )
+  return QParams(tree, plan.fingerprint, _digest(tree))
+
+
+def memory_bytes(qparams: QParams) -> dict[str, int]:
+  """Bytes of the integers: ternary codes at 2 bits, the rest as stored."""
+  ternary = other = 0
+  is_leaf = lambda x: isinstance(x, QMatrix | QVector)
+  for leaf in jax.tree.leaves(qparams.tree, is_leaf=is_leaf):
+    if isinstance(leaf, QMatrix):
+      out, width = leaf.shape
+      ternary += out * math.ceil(width / 4)
+    else:
+      other += leaf.q.nbytes
+  return {"ternary_packed": ternary, "other": other}
+
+
