@@ -1,0 +1,389 @@
+"""Tokenizers: text to ids and back.
+
+Four kinds with one face (`Tokenizer`): bytes, our own byte-level BPE (plain
+arrays, no extra package), and thin adapters for Hugging Face `tokenizer.json`
+and SentencePiece `tokenizer.model`. `load` chooses by the file's name.
+
+`encode` never adds BOS or EOS: whoever builds a prompt or a training stream
+does that, in sight.
+"""
+
+import codecs
+import os
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from jaxnmc import _extras
+from jaxnmc.errors import CheckpointError, TokenError
+from jaxnmc.io import bpe
+
+BPE_FORMAT = "jaxnmc-bpe-1"
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+  """What every tokenizer has. An id that a vocabulary lacks is None."""
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of ids."""
+    ...
+
+  @property
+  def bos_id(self) -> int | None:
+    """Begin of text."""
+    ...
+
+  @property
+  def eos_id(self) -> int | None:
+    """End of text."""
+    ...
+
+  @property
+  def pad_id(self) -> int | None:
+    """Padding."""
+    ...
+
+  def encode(self, text: str | bytes) -> np.ndarray:
+    """Returns int32[n], without BOS or EOS."""
+    ...
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """Returns the text; special tokens are left out."""
+    ...
+
+
+def _utf8(text: str | bytes) -> bytes:
+  if isinstance(text, bytes):
+    return text
+  if not isinstance(text, str):
+    raise TokenError(
+      f"text to encode: found {type(text).__name__}, allowed are str and "
+      "bytes; decode or join the text first"
+    )
+  try:
+    return text.encode("utf-8")
+  except UnicodeEncodeError as error:
+    raise TokenError(
+      f"text to encode: character {error.start} (U+"
+      f"{ord(text[error.start]):04X}) is half of a surrogate pair and has no "
+      "UTF-8 form; read the text with errors='replace', or pass bytes"
+    ) from error
+
+
+def _check_ids(ids: Iterable[int], vocab_size: int) -> np.ndarray:
+  array = np.asarray(ids if hasattr(ids, "shape") else list(ids))
+  if array.size == 0:
+    return np.zeros((0,), np.int32)
+  if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+    raise TokenError(
+      f"token ids: found {array.dtype} of shape {array.shape}, allowed is a "
+      "flat sequence of integers; decode one sequence at a time"
+    )
+  low, high = int(array.min()), int(array.max())
+  if low < 0 or high >= vocab_size:
+    raise TokenError(
+      f"token ids: found {low if low < 0 else high}, allowed are 0 ... "
+      f"{vocab_size - 1} (this tokenizer's vocabulary); were the ids made by "
+      "another tokenizer?"
+    )
+  return array
+
+
+class BPETokenizer:
+  """Byte-level BPE over the plain array `merges` (see `jaxnmc.io.bpe`).
+
+  Attributes:
+    merges: int32[n, 2], the merges in the order learned.
+  """
+
+  bos_id = bpe.BOS_ID
+  eos_id = bpe.EOS_ID
+  pad_id = bpe.PAD_ID
+  kind = "bpe"
+
+  def __init__(self, merges: np.ndarray):
+    """Checks the merges: each may use older tokens only.
+
+    Raises:
+      TokenError: the array is no valid merge list.
+    """
+    merges = np.asarray(merges)
+    if (
+      merges.ndim != 2
+      or merges.shape[1] != 2
+      or not np.issubdtype(merges.dtype, np.integer)
+    ):
+      raise TokenError(
+        f"BPE merges: found {merges.dtype} of shape {merges.shape}, allowed "
+        "is integers [n, 2]; train the tokenizer again"
+      )
+    limit = bpe.FIRST_MERGE + np.arange(len(merges))[:, None]
+    bad = ((merges < bpe.FIRST_BYTE) | (merges >= limit)).any(axis=1)
+    if bad.any():
+      row = int(np.argmax(bad))
+      raise TokenError(
+        f"BPE merges: row {row} is {merges[row].tolist()}, allowed are ids "
+        f"{bpe.FIRST_BYTE} ... {bpe.FIRST_MERGE + row - 1} (bytes and earlier "
+        "merges); the list is damaged or in another order"
+      )
+    self.merges = merges.astype(np.int32)
+    self._bytes = bpe.token_bytes(self.merges)
+    self._ranks = {
+      (left, right): bpe.FIRST_MERGE + k
+      for k, (left, right) in enumerate(self.merges.tolist())
+    }
+    self._cache: dict[bytes, tuple[int, ...]] = {}
+
+  @classmethod
+  def train(
+    cls, texts: Iterable[str | bytes], vocab_size: int
+  ) -> "BPETokenizer":
+    """Learns a vocabulary of at most `vocab_size` tokens from texts."""
+    if vocab_size < bpe.FIRST_MERGE:
+      raise TokenError(
+        f"vocab_size: found {vocab_size}, allowed is {bpe.FIRST_MERGE} (the "
+        "special tokens and all bytes) or more"
+      )
+    words = bpe.count_words(_utf8(text) for text in texts)
+    return cls(bpe.train_merges(words, vocab_size - bpe.FIRST_MERGE))
+
+  @property
+  def vocab_size(self) -> int:
+    return bpe.FIRST_MERGE + len(self.merges)
+
+  def encode(self, text: str | bytes) -> np.ndarray:
+    """Returns int32[n]; `decode_bytes` of it is the UTF-8 text again."""
+    out: list[int] = []
+    for word in bpe.WORD.findall(_utf8(text)):
+      ids = self._cache.get(word)
+      if ids is None:
+        ids = tuple(bpe.merge_word(word, self._ranks))
+        # A bound on memory, not on the text: long words are rare and new.
+        if len(word) <= 32 and len(self._cache) < 1 << 18:
+          self._cache[word] = ids
+      out.extend(ids)
+    return np.array(out, np.int32)
+
+  def decode_bytes(self, ids: Iterable[int]) -> bytes:
+    """Returns the exact bytes; special tokens have none."""
+    checked = _check_ids(ids, self.vocab_size)
+    return b"".join(self._bytes[i] for i in checked.tolist())
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """Returns text; bytes that are no UTF-8 become U+FFFD."""
+    return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """Returns everything needed to rebuild it, as arrays without objects."""
+    return {"format": np.array(BPE_FORMAT), "merges": self.merges}
+
+  def save(self, path: str | os.PathLike) -> None:
+    """Writes an npz; it appears whole or not at all."""
+    path = pathlib.Path(path)
+    handle, temporary = tempfile.mkstemp(
+      dir=path.parent, prefix=f".{path.name}."
+    )
+    try:
+      with os.fdopen(handle, "wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **self.arrays())
+        file.flush()
+        os.fsync(file.fileno())
+      os.chmod(temporary, 0o644)
+      os.replace(temporary, path)
+    except BaseException:
+      pathlib.Path(temporary).unlink(missing_ok=True)
+      raise
+
+  @classmethod
+  def load(cls, path: str | os.PathLike) -> "BPETokenizer":
+    """Reads what `save` wrote.
+
+    Raises:
+      CheckpointError: missing, truncated or another file.
+    """
+    try:
+      with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError as error:
+      raise CheckpointError(
+        f"{path}: no such file; allowed is a tokenizer written by "
+        "BPETokenizer.save"
+      ) from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+      raise CheckpointError(
+        f"{path}: not readable as a tokenizer ({error}); allowed is an npz "
+        "written by BPETokenizer.save; the file may be cut off: copy it again"
+      ) from error
+    found = str(arrays.get("format"))
+    if found != BPE_FORMAT or "merges" not in arrays:
+      raise CheckpointError(
+        f"{path}: found arrays {sorted(arrays)} and format {found!r}, allowed "
+        f"is format {BPE_FORMAT!r} with 'merges'; name the tokenizer's file"
+      )
+    return cls(arrays["merges"])
+
+
+class ByteTokenizer(BPETokenizer):
+  """One id per byte: BPE without merges, 259 ids."""
+
+  kind = "bytes"
+
+  def __init__(self) -> None:
+    super().__init__(np.zeros((0, 2), np.int32))
+
+  def encode(self, text: str | bytes) -> np.ndarray:
+    data = np.frombuffer(_utf8(text), np.uint8)
+    return data.astype(np.int32) + bpe.FIRST_BYTE
+
+
+class HFTokenizer:
+  """Adapter for a Hugging Face `tokenizer.json` (extra `hf`)."""
+
+  kind = "hf"
+  _BOS = ("<s>", "<|begin_of_text|>", "<|endoftext|>", "[BOS]", "<bos>")
+  _EOS = ("</s>", "<|end_of_text|>", "<|endoftext|>", "[EOS]", "<eos>")
+  _PAD = ("<pad>", "[PAD]", "<unk>")
+
+  def __init__(self, path: str | os.PathLike):
+    """Raises MissingExtra without `tokenizers`, CheckpointError if bad."""
+    tokenizers = _extras.need("tokenizers", "hf")
+    _need_file(path)
+    try:
+      self._inner = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the package raises bare Exception
+      raise CheckpointError(
+        f"{path}: not readable as tokenizer.json ({error}); copy it again"
+      ) from error
+    self.vocab_size = self._inner.get_vocab_size(with_added_tokens=True)
+    self.bos_id = self._first(self._BOS)
+    self.eos_id = self._first(self._EOS)
+    self.pad_id = self._first(self._PAD)
+
+  def _first(self, names: tuple[str, ...]) -> int | None:
+    ids = (self._inner.token_to_id(name) for name in names)
+    return next((i for i in ids if i is not None), None)
+
+  def encode(self, text: str | bytes) -> np.ndarray:
+    """Returns int32[n], without special tokens."""
+    plain = _utf8(text).decode("utf-8", errors="replace")
+    ids = self._inner.encode(plain, add_special_tokens=False).ids
+    return np.array(ids, np.int32)
+
+  def decode(self, ids: Iterable[int]) -> str:
+    checked = _check_ids(ids, self.vocab_size)
+    return self._inner.decode(checked.tolist(), skip_special_tokens=True)
+
+
+class SentencePieceTokenizer:
+  """Adapter for a SentencePiece `tokenizer.model` (extra `hf`)."""
+
+  kind = "sentencepiece"
+
+  def __init__(self, path: str | os.PathLike):
+    """Raises MissingExtra without `sentencepiece`, CheckpointError if bad."""
+    sentencepiece = _extras.need("sentencepiece", "hf")
+    _need_file(path)
+    self._inner = sentencepiece.SentencePieceProcessor()
+    try:
+      self._inner.Load(str(path))
+    except Exception as error:
+      raise CheckpointError(
+        f"{path}: not readable as a SentencePiece model ({error}); copy it "
+        "again"
+      ) from error
+    self.vocab_size = self._inner.GetPieceSize()
+    # SentencePiece says -1 for a special token that the model lacks.
+    ids = (self._inner.bos_id(), self._inner.eos_id(), self._inner.pad_id())
+    self.bos_id, self.eos_id, self.pad_id = (i if i >= 0 else None for i in ids)
+
+  def encode(self, text: str | bytes) -> np.ndarray:
+    """Returns int32[n], without special tokens."""
+    plain = _utf8(text).decode("utf-8", errors="replace")
+    return np.array(self._inner.EncodeAsIds(plain), np.int32)
+
+  def decode(self, ids: Iterable[int]) -> str:
+    checked = _check_ids(ids, self.vocab_size)
+    return self._inner.DecodeIds(checked.tolist())
+
+
+def _need_file(path: str | os.PathLike) -> None:
+  if not pathlib.Path(path).is_file():
+    raise CheckpointError(f"{path}: no such file; name the tokenizer's file")
+
+
+def load(path: str | os.PathLike) -> Tokenizer:
+  """Loads a tokenizer: the word `bytes`, or a file or folder.
+
+  Args:
+    path: `bytes`; our `*.npz`; `*.json` (Hugging Face); `*.model`
+      (SentencePiece); or a folder that holds `tokenizer.npz`,
+      `tokenizer.json` or `tokenizer.model`, tried in this order.
+
+  Raises:
+    CheckpointError: nothing there, or nothing of these kinds.
+  """
+  if str(path) == "bytes":
+    return ByteTokenizer()
+  path = pathlib.Path(path)
+  names = ("tokenizer.npz", "tokenizer.json", "tokenizer.model")
+  if path.is_dir():
+    found = next((path / n for n in names if (path / n).is_file()), None)
+    if found is None:
+      raise CheckpointError(
+        f"{path}: no tokenizer in this folder; allowed are {', '.join(names)}"
+      )
+    path = found
+  if path.suffix == ".npz":
+    tokenizer = BPETokenizer.load(path)
+    return tokenizer if len(tokenizer.merges) else ByteTokenizer()
+  if path.suffix == ".json":
+    return HFTokenizer(path)
+  if path.suffix == ".model":
+    return SentencePieceTokenizer(path)
+  raise CheckpointError(
+    f"{path}: unknown kind of tokenizer; allowed are 'bytes', *.npz, *.json "
+    "and *.model"
+  )
+
+
+def stream_decoder(tokenizer: Tokenizer) -> Callable[..., str]:
+  """Returns `push(id=None) -> str`, which decodes one id at a time.
+
+  Text comes out as soon as it is certain: a UTF-8 character whose bytes are
+  spread over several ids is held back until it is whole. `push()` without an
+  id ends the stream and returns what is left. All pieces together equal
+  `tokenizer.decode` of all ids.
+  """
+  if isinstance(tokenizer, BPETokenizer):
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push_bytes(token: int | None = None) -> str:
+      if token is None:
+        return decoder.decode(b"", final=True)
+      return decoder.decode(tokenizer.decode_bytes([token]))
+
+    return push_bytes
+
+  ids: list[int] = []
+  said = ""
+
+  def push(token: int | None = None) -> str:
+    nonlocal said
+    if token is not None:
+      ids.append(int(token))
+    text = tokenizer.decode(ids)
+    # An unfinished character shows as U+FFFD at the end: not yet certain.
+    if token is not None:
+      text = text.rstrip("�")
+    if not text.startswith(said):
+      return ""
+    piece, said = text[len(said) :], text
+    return piece
+
+  return push
