@@ -1,0 +1,1 @@
+"""Training: data, schedules, the step, checkpoints, logs and the loop."""

@@ -1,0 +1,235 @@
+"""The training loop: resumes, trains, evaluates, keeps the best, exports."""
+
+import dataclasses
+import math
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnmc.errors import ConfigError
+from jaxnmc.io.tokenizer import Tokenizer
+from jaxnmc.train import checkpoints, data, evalrange, export, logs, schedules
+from jaxnmc.train import step as step_lib
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+  """What determines the result of a run, beside model and text.
+
+  Attributes:
+    steps: optimiser steps in all.
+    batch: windows per step.
+    seq: ids per window.
+    lr: peak learning rate.
+    schedule: `wsd` or `two_stage`.
+    warmup: steps of linear warm-up.
+    weight_decay: on matrices only.
+    clip: largest gradient norm.
+    seed: of the initial weights and of the order of windows.
+    alpha: weight of the teacher's soft targets, 0 ... 1.
+  """
+
+  steps: int = 1000
+  batch: int = 8
+  seq: int = 256
+  lr: float = 4e-3
+  schedule: str = "wsd"
+  warmup: int = 50
+  weight_decay: float = 0.01
+  clip: float = 1.0
+  seed: int = 0
+  alpha: float = 0.0
+
+  def __post_init__(self) -> None:
+    """Refuses numbers that make no run."""
+    for name in ("steps", "batch", "seq"):
+      if getattr(self, name) < 1:
+        raise ConfigError(
+          f"{name}: found {getattr(self, name)}, allowed is 1 or more"
+        )
+    if not (self.lr > 0 and math.isfinite(self.lr)):
+      raise ConfigError(f"lr: found {self.lr}, allowed is more than 0")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rhythm:
+  """How often what happens; it does not change the result.
+
+  Attributes:
+    checkpoint_every: steps between checkpoints.
+    log_every: steps between log records.
+    eval_every: steps between evaluations of the held-out text.
+    tensorboard: also write TensorBoard files.
+    progress: draw a bar.
+    devices: devices to use; None: all.
+  """
+
+  checkpoint_every: int = 500
+  log_every: int = 10
+  eval_every: int = 500
+  tensorboard: bool = False
+  progress: bool = True
+  devices: int | None = None
+
+
+def train(
+  *,
+  fn: Callable,
+  init_params: Callable[[], Any],
+  model_config: dict[str, Any],
+  tokenizer: Tokenizer,
+  documents: Sequence[str],
+  held: Sequence[str],
+  recipe: Recipe,
+  rhythm: Rhythm,
+  workdir: str,
+  teacher: tuple[Callable, Any] | None = None,
+) -> dict[str, Any]:
+  """Trains a language model, or continues a run that was stopped.
+
+  In `workdir`: `checkpoints/`, `log.jsonl`, `best.npz` (the parameters with
+  the lowest bits per byte on `held`) and, at the end, `final.npz`.
+
+  Args:
+    fn: model function (ops, params, inputs, state) -> (out, state).
+    init_params: called for a new run only.
+    model_config: JSON description of the model, stored with the parameters.
+    tokenizer: encodes the documents.
+    documents: training text.
+    held: text for model selection; may be empty.
+    recipe: what determines the result.
+    rhythm: how often what happens.
+    workdir: an existing folder.
+    teacher: (fn, params) with the same vocabulary, for recipe.alpha > 0.
+
+  Returns:
+    A summary: steps, best held bits per byte and its step, seconds, tokens/s.
+
+  Raises:
+    UserError: the text, the recipe or the folder cannot be used.
+  """
+  work = pathlib.Path(workdir)
+  stream = data.pack(documents, tokenizer)
+  windows = data.Windows(stream, recipe.seq, recipe.batch, recipe.seed)
+  schedule = schedules.make(
+    recipe.schedule, recipe.lr, recipe.steps, recipe.warmup
+  )
+  optimizer = step_lib.adamw(schedule, recipe.weight_decay, recipe.clip)
+  mesh = step_lib.make_mesh(rhythm.devices)
+  whole, split = step_lib.shardings(mesh)
+  step_fn = step_lib.make_step(
+    fn,
+    optimizer,
+    schedule,
+    mesh,
+    batch=recipe.batch,
+    teacher=teacher,
+    alpha=recipe.alpha,
+  )
+  score_fn = evalrange.score(fn)
+  held_bytes = evalrange.cut(held, None)
+
+  fingerprint = {
+    "model": model_config,
+    "recipe": dataclasses.asdict(recipe),
+    "stream": stream.fingerprint(),
+  }
+  store = checkpoints.Checkpoints(work, fingerprint)
+  # Placed once: a state placed otherwise would compile the step again.
+  state = jax.device_put(step_lib.init(init_params(), optimizer), whole)
+  best: dict[str, Any] = {"bpb": None, "step": None}
+  restored = store.restore(state)
+  if restored is not None:
+    state, best = restored[0], restored[1]["best"]
+  first = int(state.step)
+  log = logs.JsonLines(work / "log.jsonl", first)
+  board = (
+    logs.TensorBoard(work / "tensorboard", first)
+    if rhythm.tensorboard
+    else None
+  )
+
+  def record(step: int, **values: Any) -> None:
+    log.write(step=step, **values)
+    if board is not None:
+      board.write(step, **values)
+
+  def evaluate(step: int, params: Any) -> None:
+    nonlocal best
+    if not held_bytes:
+      return
+    result = evalrange.bits_per_byte(score_fn, params, tokenizer, held_bytes)
+    record(step, held_bpb=result["bpb"], held_perplexity=result["perplexity"])
+    if best["bpb"] is None or result["bpb"] < best["bpb"]:
+      best = {"bpb": result["bpb"], "step": step}
+      # Before the checkpoint: a run killed between the two comes here again
+      # and writes the same file.
+      export.save(work / "best.npz", params, _meta(model_config, recipe, best))
+
+  started, tokens = time.monotonic(), recipe.batch * recipe.seq
+  mark, speed = (started, first), 0.0
+  to_bits = 1.0 / math.log(2) / stream.bytes_per_id
+  with logs.progress(recipe.steps, first, rhythm.progress) as advance:
+    for step in range(first + 1, recipe.steps + 1):
+      batch = jax.device_put(windows.batch(step - 1), split)
+      state, metrics = step_fn(state, batch)
+      last = step == recipe.steps
+      if last or step % rhythm.log_every == 0:
+        values = {k: float(v) for k, v in vars(metrics).items()}
+        if not math.isfinite(values["loss"]):
+          raise ConfigError(
+            f"step {step}: the loss is {values['loss']}; training diverged: "
+            "lower --lr or raise --warmup"
+          )
+        now = time.monotonic()
+        speed = (step - mark[1]) * tokens / max(now - mark[0], 1e-9)
+        mark = (now, step)
+        bpb = values["nats"] * to_bits
+        record(
+          step,
+          **values,
+          bpb=bpb,
+          epoch=step * recipe.batch / windows.per_epoch,
+          tokens_per_s=round(speed, 1),
+        )
+        advance(step, speed, loss=values["loss"], bpb=bpb)
+      if last or step % rhythm.eval_every == 0:
+        evaluate(step, state.params)
+        mark = (time.monotonic(), step)
+      if last or step % rhythm.checkpoint_every == 0:
+        store.save(step, state, {"best": best})
+  params = jax.tree.map(np.asarray, state.params)
+  if not (work / "best.npz").exists():
+    export.save(work / "best.npz", params, _meta(model_config, recipe, best))
+  export.save(work / "final.npz", params, _meta(model_config, recipe, best))
+  store.close()
+  log.close()
+  if board is not None:
+    board.close()
+  seconds = time.monotonic() - started
+  done = recipe.steps - first
+  return {
+    "steps": recipe.steps,
+    "best_step": best["step"],
+    "held_bpb": best["bpb"],
+    "epochs": recipe.steps * recipe.batch / windows.per_epoch,
+    "train_ids": len(stream.ids),
+    "train_bytes": stream.text_bytes,
+    "seconds": round(seconds, 1),
+    "tokens_per_s": round(done * tokens / max(seconds, 1e-9), 1),
+    "params_digest": checkpoints.digest(params),
+  }
+
+
+def _meta(
+  model_config: dict[str, Any], recipe: Recipe, best: dict[str, Any]
+) -> dict[str, Any]:
+  return {
+    "config": model_config,
+    "recipe": dataclasses.asdict(recipe),
+    "best": best,
+  }

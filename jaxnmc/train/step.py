@@ -1,0 +1,209 @@
+"""One training step: loss, gradient, AdamW; jitted over a device mesh."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+import optax
+from jax import numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxnmc.errors import ConfigError
+from jaxnmc.ops.reference import Reference
+from jaxnmc.train.schedules import Schedule
+
+Params = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that changes while training.
+
+  Attributes:
+    step: int32[], steps done.
+    params: float parameters (the latents of the ternary matrices).
+    opt: the optimiser's state.
+  """
+
+  step: jax.Array
+  params: Params
+  opt: optax.OptState
+
+
+@flax.struct.dataclass
+class Metrics:
+  """Of one step; all f32[].
+
+  Attributes:
+    loss: what was minimised, nats per id.
+    nats: cross-entropy with the text itself, nats per id.
+    grad_norm: before clipping.
+    rate: learning rate.
+  """
+
+  loss: jax.Array
+  nats: jax.Array
+  grad_norm: jax.Array
+  rate: jax.Array
+
+
+def cross_entropy(
+  logits: jax.Array, targets: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+  """Mean over unmasked positions, nats, in float32.
+
+  Args:
+    logits: [..., V].
+    targets: int32[...].
+    mask: [...] of 0/1, 0 leaves the position out; None takes all.
+  """
+  nats = optax.softmax_cross_entropy_with_integer_labels(
+    logits.astype(jnp.float32), targets
+  )
+  return _mean(nats, mask)
+
+
+def distillation(
+  logits: jax.Array, teacher: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+  """Mean KL(teacher || student), nats, in float32; no gradient to teacher."""
+  student = jax.nn.log_softmax(logits.astype(jnp.float32))
+  target = jax.nn.log_softmax(
+    jax.lax.stop_gradient(teacher).astype(jnp.float32)
+  )
+  return _mean((jnp.exp(target) * (target - student)).sum(-1), mask)
+
+
+def _mean(values: jax.Array, mask: jax.Array | None) -> jax.Array:
+  if mask is None:
+    return values.mean()
+  mask = mask.astype(jnp.float32)
+  # An all-masked batch is worth 0, not NaN.
+  return (values * mask).sum() / jnp.maximum(mask.sum(), 1.0)
+
+
+def adamw(
+  schedule: Schedule, weight_decay: float = 0.01, clip: float = 1.0
+) -> optax.GradientTransformation:
+  """AdamW, b1 0.9, b2 0.95, clipped; decay on matrices only.
+
+  Gains and lower bounds are no matrices: pulling them to zero would change
+  what the layer means, not how large its weights are.
+  """
+
+  def matrices(params: Params) -> Params:
+    return jax.tree_util.tree_map_with_path(
+      lambda path, _: getattr(path[-1], "key", None) == "weight", params
+    )
+
+  return optax.chain(
+    optax.clip_by_global_norm(clip),
+    optax.adamw(
+      schedule, b1=0.9, b2=0.95, weight_decay=weight_decay, mask=matrices
+    ),
+  )
+
+
+def init(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+  """Returns the state before the first step."""
+  return TrainState(
+    step=jnp.zeros((), jnp.int32), params=params, opt=optimizer.init(params)
+  )
+
+
+def make_mesh(devices: int | None = None) -> Mesh:
+  """Returns a mesh with the one axis `data` over the first devices."""
+  count = devices or jax.device_count()
+  if count > jax.device_count():
+    raise ConfigError(
+      f"devices: found {count}, allowed is up to {jax.device_count()} here"
+    )
+  # Auto: the compiler places the intermediate values, models say nothing.
+  return jax.make_mesh(
+    (count,),
+    ("data",),
+    axis_types=(AxisType.Auto,),
+    devices=jax.devices()[:count],
+  )
+
+
+def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
+  """Returns (replicated, batch): batch splits axis 1 of [T + 1, B]."""
+  return (
+    NamedSharding(mesh, PartitionSpec()),
+    NamedSharding(mesh, PartitionSpec(None, "data")),
+  )
+
+
+def make_step(
+  fn: Callable,
+  optimizer: optax.GradientTransformation,
+  schedule: Schedule,
+  mesh: Mesh,
+  *,
+  batch: int,
+  pad_id: int | None = None,
+  teacher: tuple[Callable, Params] | None = None,
+  alpha: float = 0.0,
+) -> Callable[[TrainState, np.ndarray], tuple[TrainState, Metrics]]:
+  """Returns `step(state, ids int32[T + 1, B]) -> (state, metrics)`.
+
+  The loss is (1 - alpha) * cross-entropy + alpha * KL(teacher || student).
+  The batch is split over the mesh; gradients are summed by the compiler. The
+  old state is donated.
+
+  Args:
+    fn: model function (ops, params, inputs, state) -> (out, state).
+    optimizer: from `adamw`.
+    schedule: reported in the metrics only.
+    mesh: from `make_mesh`.
+    batch: B.
+    pad_id: targets with this id do not count; None: all count.
+    teacher: (fn, params) with the same vocabulary, or None.
+    alpha: weight of the teacher, 0 ... 1.
+  """
+  if batch % mesh.size:
+    raise ConfigError(
+      f"batch: found {batch} on {mesh.size} devices, allowed is a multiple "
+      "of the device count; change --batch or --devices"
+    )
+  if not 0.0 <= alpha <= 1.0 or (alpha and teacher is None):
+    raise ConfigError(
+      f"alpha: found {alpha}, allowed is 0 ... 1, and 0 without a teacher"
+    )
+
+  def loss_fn(params: Params, ids: jax.Array):
+    inputs, targets = {"ids": ids[:-1]}, ids[1:]
+    logits = fn(Reference(), params, inputs, None)[0].logits
+    mask = None if pad_id is None else targets != pad_id
+    nats = cross_entropy(logits, targets, mask)
+    if teacher is None or alpha == 0.0:
+      return nats, nats
+    teach, frozen = teacher
+    soft = distillation(
+      logits, teach(Reference(), frozen, inputs, None)[0].logits, mask
+    )
+    return (1.0 - alpha) * nats + alpha * soft, nats
+
+  def step(state: TrainState, ids: jax.Array):
+    grad = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, nats), grads = grad(state.params, ids)
+    updates, opt = optimizer.update(grads, state.opt, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = Metrics(
+      loss=loss,
+      nats=nats,
+      grad_norm=optax.global_norm(grads),
+      rate=schedule(state.step),
+    )
+    return TrainState(state.step + 1, params, opt), metrics
+
+  whole, split = shardings(mesh)
+  return jax.jit(
+    step,
+    in_shardings=(whole, split),
+    out_shardings=whole,
+    donate_argnums=0,
+  )
