@@ -35,36 +35,38 @@ class Out:
   logits: jax.Array
 
 
+def _product(ops, name, p, x):
+  """The rest of a BitLinear: quantiser, ternary product, output site."""
+  with ops.at(name):
+    x = ops.act_quant("act", x)
+    return ops.site("out", ops.linear("weight", p["weight"], x))
+
+
 def _bit_linear(ops, config, name, p, x):
-  """RMSNorm, activation quantiser, ternary product, output site."""
   with ops.at(name):
     x = ops.norm("norm", x, p["norm"], config.bitlinear_eps)
-    return _product(ops, p, x)
+  return _product(ops, name, p, x)
 
 
-def _product(ops, p, x):
-  x = ops.act_quant("act", x)
-  return ops.site("out", ops.linear("weight", p["weight"], x))
+def _normed(ops, config, outer, inner, r):
+  """Block norm, then the norms of the BitLinears that read it.
 
+  Args:
+    ops: interpreter.
+    config: names the formulation: `double` computes one norm after the
+      other, `fused` both with one root, straight from r.
+    outer: gain of the block norm, [D].
+    inner: name -> gain of a BitLinear's norm, [D].
+    r: residual stream.
 
-def _normed_linear(ops, config, name, outer_gain, p, r, x):
-  """BitLinear behind a block norm, in the formulation the config names.
-
-  `double`: x = RMSNorm(r) is a site, and the BitLinear norms it again.
-  `fused`: both norms at once, straight from r (x is not used).
+  Returns:
+    name -> input of that BitLinear's product.
   """
-  if config.norm == "double":
-    return _bit_linear(ops, config, name, p, x)
-  with ops.at(name):
-    eps = (config.rms_norm_eps, config.bitlinear_eps)
-    x = ops.double_norm("norm", r, outer_gain, p["norm"], *eps)
-    return _product(ops, p, x)
-
-
-def _block_norm(ops, config, name, gain, r):
+  eps1, eps2 = config.rms_norm_eps, config.bitlinear_eps
   if config.norm == "fused":
-    return None
-  return ops.norm(name, r, gain, config.rms_norm_eps)
+    return ops.double_norm("in_norm", r, outer, inner, eps1, eps2)
+  x = ops.norm("norm", r, outer, eps1)
+  return ops.norms("in_norm", x, inner, eps2)
 
 
 def _recurrence(ops, carry, gates):
@@ -75,39 +77,32 @@ def _recurrence(ops, carry, gates):
 
 def _token_mixer(ops, config, p, norm_gain, bound, r, state, mask):
   """MLGRU: (output before the residual, last state [..., E])."""
-  x = _block_norm(ops, config, "attn_norm", norm_gain, r)
-  with ops.at("attn"):
-    project = lambda n: _normed_linear(ops, config, n, norm_gain, p[n], r, x)
-    i, f, z = project("i"), project("f"), project("g")
-    rest = ops.one_minus(ops.sigmoid(f))
-    if bound is not None:
-      rest = ops.mul(ops.one_minus(bound), rest)
-    rest = ops.site("rest", rest, unit=True)
-    u = ops.keep(mask, ops.mul(ops.silu("silu_i", i), rest))
-    u = ops.site("u", u)
-    init = ops.zeros(u) if state is None else state
-    f = ops.one_minus(rest)
-    state, h = ops.scan("mlgru", _recurrence, init, (f, u))
-    gate = ops.norm("g_norm", z, p["g_norm"], config.rms_norm_eps)
-    gated = ops.site("gated", ops.mul(gate, ops.silu("silu_h", h)))
-    return _bit_linear(ops, config, "o", p["o"], gated), state
+  inner = {name: p[name]["norm"] for name in "ifg"}
+  x = _normed(ops, config, norm_gain, inner, r)
+  i, f, z = (_product(ops, name, p[name], x[name]) for name in "ifg")
+  rest = ops.one_minus(ops.sigmoid(f))
+  if bound is not None:
+    rest = ops.mul(ops.one_minus(bound), rest)
+  rest = ops.site("rest", rest, unit=True)
+  u = ops.keep(mask, ops.mul(ops.silu("silu_i", i), rest))
+  u = ops.site("u", u)
+  init = ops.zeros(u) if state is None else state
+  f = ops.one_minus(rest)
+  state, h = ops.scan("mlgru", _recurrence, init, (f, u))
+  gate = ops.norm("g_norm", z, p["g_norm"], config.rms_norm_eps)
+  gated = ops.site("gated", ops.mul(gate, ops.silu("silu_h", h)))
+  return _bit_linear(ops, config, "o", p["o"], gated), state
 
 
 def _channel_mixer(ops, config, p, norm_gain, r):
   """GLU: output before the residual."""
-  x = _block_norm(ops, config, "mlp_norm", norm_gain, r)
-  with ops.at("mlp"):
-    with ops.at("gate"):
-      if config.norm == "double":
-        x = ops.norm("norm", x, p["gate"]["norm"], config.bitlinear_eps)
-      else:
-        eps = (config.rms_norm_eps, config.bitlinear_eps)
-        x = ops.double_norm("norm", r, norm_gain, p["gate"]["norm"], *eps)
-      x = ops.act_quant("act", x)
-      gate, up = ops.linear_split("weight", p["gate"]["weight"], x, 2)
-      gate, up = ops.site("out", gate), ops.site("up", up)
-    hidden = ops.site("glu", ops.mul(ops.silu("silu", gate), up))
-    return _bit_linear(ops, config, "down", p["down"], hidden)
+  x = _normed(ops, config, norm_gain, {"gate": p["gate"]["norm"]}, r)
+  with ops.at("gate"):
+    x = ops.act_quant("act", x["gate"])
+    gate, up = ops.linear_split("weight", p["gate"]["weight"], x, 2)
+    gate, up = ops.site("out", gate), ops.site("up", up)
+  hidden = ops.site("glu", ops.mul(ops.silu("silu", gate), up))
+  return _bit_linear(ops, config, "down", p["down"], hidden)
 
 
 def make(config: Config):
@@ -130,21 +125,23 @@ def make(config: Config):
       bounds = ops.const("lower_bounds", raw, "lower_bounds", unit=True)
     r = ops.embed("embed", params["embed"]["weight"], inputs["ids"])
     states = []
-    for l, p in enumerate(params["layers"]):
-      with ops.layer(l):
-        bound = ops.index(bounds, l) if bounds is not None and l else None
-        h = None if state is None else state["layers"][l]
-        mixed, h = _token_mixer(
-          ops, config, p["attn"], p["attn_norm"], bound, r, h, mask
-        )
+    for index, p in enumerate(params["layers"]):
+      bound = ops.index(bounds, index) if bounds is not None and index else None
+      h = None if state is None else state["layers"][index]
+      with ops.layer(index):
+        with ops.at("attn"):
+          mixed, h = _token_mixer(
+            ops, config, p["attn"], p["attn_norm"], bound, r, h, mask
+          )
         r = ops.site("mid", ops.add(r, mixed))
-        mixed = _channel_mixer(ops, config, p["mlp"], p["mlp_norm"], r)
+        with ops.at("mlp"):
+          mixed = _channel_mixer(ops, config, p["mlp"], p["mlp_norm"], r)
         r = ops.site("out", ops.add(r, mixed))
-        states.append(h)
-    with ops.at("head"):
-      x = _block_norm(ops, config, "final_norm", params["norm"], r)
+      states.append(h)
     head = params["head"]
-    logits = _normed_linear(ops, config, "head", params["norm"], head, r, x)
+    with ops.at("final"):
+      x = _normed(ops, config, params["norm"], {"head": head["norm"]}, r)
+    logits = _product(ops, "head", head, x["head"])
     return Out(logits), {"layers": states}
 
   return fn

@@ -152,17 +152,18 @@ class Observe(Reference):
     self._square(path, x)
     return super().norm(name, x, gain, eps)
 
-  def double_norm(self, name, x, gain1, gain2, eps1, eps2):
-    """Measures both gains, the value between, mean square and result."""
+  def norms(self, name, x, gains, eps):
+    """Measures gains, mean square and results."""
     path = self.path(name)
-    known = self.notes.roles.get(getattr(gain1, "path", None))
-    if known is not None and known.kind == "gain":
-      # The block gain is shared by the norms of i, f and g: one format.
-      gain1_value = gain1.value
-    else:
-      gain1_value = self._open(gain1, "gain", path + ".gain1")
-    self._measure(path + ".gain1", gain1_value)
-    gain2 = self._gain(path + ".gain2", gain2)
-    self._measure(path + ".v", x * gain1_value)
-    self._square(path, x * gain1_value)
-    return super().double_norm(name, x, gain1_value, gain2, eps1, eps2)
+    gains = {k: self._gain(f"{path}.{k}.gain", g) for k, g in gains.items()}
+    self._square(path, x)
+    return super().norms(name, x, gains, eps)
+
+  def double_norm(self, name, x, gain, gains, eps1, eps2):
+    """Measures all gains, the value between, mean square and results."""
+    path = self.path(name)
+    gain = self._gain(path + ".gain", gain)
+    gains = {k: self._gain(f"{path}.{k}.gain", g) for k, g in gains.items()}
+    self._measure(path + ".v", x * gain)
+    self._square(path, x * gain)
+    return super().double_norm(name, x, gain, gains, eps1, eps2)

@@ -7,6 +7,7 @@ plan gives it.  `alu` says what the instructions do, `store` how a parameter
 becomes integers; so one class serves `fixed`, `fake_quant` and `record`.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -240,31 +241,44 @@ class Quantized(Ops):
   def norm(self, name: str, x, gain, eps: float) -> Fx:
     """RMSNorm with vector gain, by sum of squares and inverse root."""
     path = self.path(name)
+    x, root = self._normalizer(path, x, eps)
+    return self._scale(path, x, gain, root)
+
+  def norms(self, name: str, x, gains, eps: float) -> dict[str, Fx]:
+    """RMSNorms of one value with several gains and one root."""
+    path = self.path(name)
+    x, root = self._normalizer(path, x, eps)
+    return {
+      key: self._scale(f"{path}.{key}", x, gain, root)
+      for key, gain in gains.items()
+    }
+
+  def _normalizer(self, path: str, x, eps: float) -> tuple[Fx, Fx]:
     self.guard(path)
     x = self._plain(path, x)
-    eps = self.plan.eps or eps
     fmt = self.plan.norm(path)
     mean = self._mean_square(path, x, fmt.frac, fmt.bits)
-    root = self._root(path, [mean], fmt.eps_code(eps, path), fmt, x.shape[-1])
-    return self._scale(path, x, [(".gain", gain)], root, fmt)
+    code = fmt.eps_code(self.plan.eps or eps, path)
+    return x, self._root(path, [mean], code, fmt, x.shape[-1])
 
-  def double_norm(self, name, x, gain1, gain2, eps1: float, eps2: float) -> Fx:
-    """Two norms with one root: v = g1 x, r from both mean squares, v g2 r."""
+  def double_norm(
+    self, name: str, x, gain, gains, eps1: float, eps2: float
+  ) -> dict[str, Fx]:
+    """Two norms with one root: v = g x, r from both mean squares, v g_k r."""
     path = self.path(name)
     self.guard(path)
     x = self._plain(path, x)
     eps1, eps2 = self.plan.eps or eps1, self.plan.eps or eps2
     fmt = self.plan.norm(path)
-    gain = self.store.gain(path + ".gain1", gain1, self.plan)
-    v = self._times_gain(path, x, gain)
     inner = self.plan.format(path + ".v")
+    v = self._times_gain(path, x, self.store.gain(path + ".gain", gain, self.plan))
     v = self._sited(path + ".v", self._requant(path + ".v", v, inner), inner)
     mean_v = self._mean_square(path + ".v", v, fmt.frac, fmt.bits)
     mean_x = self._mean_square(path, x, fmt.frac, fmt.bits, eps2)
-    # The constant term eps1 eps2 keeps the argument positive.
-    eps = max(1, round(eps1 * eps2 * 2.0**fmt.frac))
-    root = self._root(path, [mean_v, mean_x], eps, fmt, x.shape[-1])
-    return self._scale(path, v, [(".gain2", gain2)], root, fmt)
+    # The constant term eps1 eps2 rounds up: the argument stays positive.
+    code = max(1, math.floor(eps1 * eps2 * 2.0**fmt.frac + 0.5))
+    root = self._root(path, [mean_v, mean_x], code, fmt, x.shape[-1])
+    return {k: self._scale(f"{path}.{k}", v, g, root) for k, g in gains.items()}
 
   def _mean_square(self, path, x: Fx, frac: int, bits: int, factor=1.0):
     """mean(x^2) * factor with `frac` fraction bits, at one neuron."""
@@ -337,13 +351,13 @@ class Quantized(Ops):
     q = self.alu.mul(x.q, self.alu.param(gain.q))
     return self._value(path, q, x.frac + gain.frac, -high, high)
 
-  def _scale(self, path: str, x: Fx, gains, root: Fx, fmt) -> Fx:
+  def _scale(self, path: str, x: Fx, gain, root: Fx) -> Fx:
     """x * gain * root as the site `path`."""
-    for tag, leaf in gains:
-      x = self._times_gain(path, x, self.store.gain(path + tag, leaf, self.plan))
-    out = self.plan.format(path)
-    pending = x.replace(mult=root.q, exp=root.frac)
-    return self._sited(path, self._requant(path, pending, out), out)
+    gain = self.store.gain(path + ".gain", gain, self.plan)
+    pending = self._times_gain(path, x, gain)
+    pending = pending.replace(mult=root.q, exp=root.frac)
+    fmt = self.plan.format(path)
+    return self._sited(path, self._requant(path, pending, fmt), fmt)
 
   def act_quant(self, name: str, x) -> Fx:
     """Integer plans: the static site in front of the product does this."""

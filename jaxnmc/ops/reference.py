@@ -143,28 +143,47 @@ class Reference(Ops):
     """RMSNorm with vector gain; the result is the site `name`."""
     return self.site(name, rms_norm(x, gain, eps))
 
-  def double_norm(self, name: str, x, gain1, gain2, eps1: float, eps2: float):
-    """Two norms in a row, computed with one root (exact for vector gains).
-
-    v = gain1 x;  r = 1 / sqrt(mean v^2 + eps2 (mean x^2 + eps1));
-    result = v gain2 r.
+  def norms(self, name: str, x, gains, eps: float):
+    """RMSNorms of one value with several gains and one root.
 
     Args:
-      name: name of the resulting site.
+      name: scope of the resulting sites.
       x: float[T, ..., n].
-      gain1: gain of the inner norm, float[n].
-      gain2: gain of the outer norm, float[n].
-      eps1: eps of the inner norm.
-      eps2: eps of the outer norm.
+      gains: site name -> gain float[n].
+      eps: eps of all of them.
 
     Returns:
-      float[T, ..., n].
+      site name -> float[T, ..., n].
     """
-    v = x * gain1
+    with self.at(name):
+      return {
+        key: self.site(key, rms_norm(x, gain, eps))
+        for key, gain in gains.items()
+      }
+
+  def double_norm(self, name: str, x, gain, gains, eps1: float, eps2: float):
+    """Two norms in a row, computed with one root (exact for vector gains).
+
+    v = gain x;  r = 1 / sqrt(mean v^2 + eps2 (mean x^2 + eps1));
+    result k = v gains[k] r.
+
+    Args:
+      name: scope of the resulting sites.
+      x: float[T, ..., n].
+      gain: gain of the first norm, float[n].
+      gains: site name -> gain of the second norm, float[n].
+      eps1: eps of the first norm.
+      eps2: eps of the second norm.
+
+    Returns:
+      site name -> float[T, ..., n].
+    """
+    v = x * gain
     mean_x = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
     mean_v = jnp.mean(jnp.square(v), axis=-1, keepdims=True)
     root = 1 / jnp.sqrt(mean_v + eps2 * (mean_x + eps1))
-    return self.site(name, v * gain2 * root)
+    with self.at(name):
+      return {k: self.site(k, v * root * g) for k, g in gains.items()}
 
   def act_quant(self, name: str, x):
     """The reference's dynamic 8-bit quantiser, one scale per token."""

@@ -153,7 +153,7 @@ class Plan:
 def _format(path: str, limit: float, stats: Stats, preset: Preset) -> Format:
   kinds = {role.site: role.kind for role in stats.roles.values()}
   bits = preset.act_bits
-  if path.rsplit(".", 1)[-1] in ("gain", "gain1", "gain2"):
+  if path.endswith(".gain"):
     bits = preset.weight_bits
   elif kinds.get(path) == "table":
     bits = preset.table_bits

@@ -1,0 +1,243 @@
+"""Text generation over any backend: prefill, then one token at a time.
+
+A backend is what the transforms return: `run(params, inputs, state) -> (out,
+state)` or `(out, state, counters)`, with `inputs = {"ids": int32[B, T]}` and a
+"mask" where prompts of a batch are padded on the left.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from jaxnmc.errors import TokenError
+from jaxnmc.models.sampling import Greedy
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+  """What was generated.
+
+  Attributes:
+    ids: per sequence int32[n], the new tokens; the end token is left out.
+    stopped: per sequence, whether the end token ended it.
+    steps: tokens computed per sequence, end tokens included.
+    state: recurrent state after the last token that was fed in.
+    fed: int32[B, T], all ids fed in, padded prompt first.
+    mask: int32[B, T], 0 where `fed` is padding.
+    counters: what the backend counted, one entry per call (prefill first);
+      empty for backends that do not count.
+    logits: one entry per call, leaves [B, T of the call, V]; empty unless they
+      were asked for.
+  """
+
+  ids: list[np.ndarray]
+  stopped: list[bool]
+  steps: int
+  state: Any
+  fed: np.ndarray
+  mask: np.ndarray
+  counters: list[Any]
+  logits: list[Any]
+
+
+def check_ids(ids, vocab_size: int, what: str = "prompt") -> np.ndarray:
+  """One sequence of token ids as int32[n].
+
+  Args:
+    ids: sequence of integers.
+    vocab_size: ids lie in 0 ... vocab_size - 1.
+    what: name of the sequence, for the message.
+
+  Returns:
+    int32[n], n >= 1.
+
+  Raises:
+    TokenError: empty, not flat, not integers, or out of range.
+  """
+  array = np.asarray(ids)
+  if array.size == 0:
+    raise TokenError(
+      f"{what}: no token ids; give at least one (a begin-of-text token where"
+      " there is no text)"
+    )
+  if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+    raise TokenError(
+      f"{what}: found {array.dtype} of shape {list(array.shape)}; allowed is a"
+      " flat sequence of integers"
+    )
+  low, high = int(array.min()), int(array.max())
+  if low < 0 or high >= vocab_size:
+    raise TokenError(
+      f"{what}: token id {low if low < 0 else high} is out of range; allowed"
+      f" are 0 to {vocab_size - 1}; was it encoded with another tokenizer?"
+    )
+  return array.astype(np.int32)
+
+
+def left_pad(
+  rows: Sequence[np.ndarray], pad_id: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+  """Sequences padded on the left: (ids int32[B, T], mask int32[B, T])."""
+  length = max(len(row) for row in rows)
+  ids = np.full((len(rows), length), pad_id, np.int32)
+  mask = np.zeros((len(rows), length), np.int32)
+  for k, row in enumerate(rows):
+    ids[k, length - len(row) :] = row
+    mask[k, length - len(row) :] = 1
+  return ids, mask
+
+
+class Generator:
+  """Generates with one backend; keeps the compiled programs.
+
+  The program for a prompt is compiled per prompt shape, the one for a token
+  once per batch size.
+  """
+
+  def __init__(
+    self,
+    run: Callable,
+    params: Any,
+    vocab_size: int,
+    sampler: Callable = Greedy(),  # noqa: B008 (frozen)
+    *,
+    jit: bool = True,
+  ):
+    """Takes a backend and its parameters.
+
+    Args:
+      run: the backend.
+      params: float params or qparams, as the backend takes them.
+      vocab_size: number of tokens of the model.
+      sampler: see `jaxnmc.models.sampling`.
+      jit: compile backend and sampler into one program; False for a backend
+        that compiles itself (`loihi` counts on the host).
+    """
+    self.vocab_size = vocab_size
+    self.params = params
+
+    def pick(logits, step):
+      return sampler(jax.tree.map(lambda x: _last(x), logits), step)
+
+    if jit:
+
+      def call(params, inputs, state, step):
+        result = run(params, inputs, state)
+        return pick(result[0].logits, step), result
+
+      # Prompt and token are two programs, each traced once.
+      self._prefill, self._decode = jax.jit(call), jax.jit(call)
+    else:
+      compiled = jax.jit(pick)
+
+      def call_and_pick(params, inputs, state, step):
+        result = run(params, inputs, state)
+        return compiled(result[0].logits, step), result
+
+      self._prefill = self._decode = call_and_pick
+
+  def __call__(
+    self,
+    prompts: Sequence[Sequence[int]],
+    tokens: int,
+    *,
+    eos_id: int | None = None,
+    pad_id: int | None = None,
+    callback: Callable[[np.ndarray, np.ndarray], None] | None = None,
+    keep_logits: bool = False,
+  ) -> Generated:
+    """Generates up to `tokens` tokens for each prompt.
+
+    Args:
+      prompts: one or more sequences of token ids; shorter ones are padded on
+        the left, which changes none of their integers.
+      tokens: most tokens to generate, >= 1.
+      eos_id: a sequence ends before this token; None: never.
+      pad_id: id to pad with (its value has no effect); 0 if None.
+      callback: called with (ids int32[B], alive bool[B]) as soon as a token
+        of every sequence is there; `alive` is False from the end token on.
+      keep_logits: keep the logits of every position.
+
+    Returns:
+      `Generated`.
+
+    Raises:
+      TokenError: an empty or impossible prompt, or tokens < 1.
+    """
+    if not isinstance(tokens, int) or tokens < 1:
+      raise TokenError(
+        f"the number of tokens must be a positive integer; found {tokens!r}"
+      )
+    if len(prompts) == 0:
+      raise TokenError("no prompt; give at least one sequence of token ids")
+    rows = [
+      check_ids(ids, self.vocab_size, f"prompt {k}")
+      for k, ids in enumerate(prompts)
+    ]
+    ids, mask = left_pad(rows, pad_id or 0)
+    inputs = {"ids": jnp.asarray(ids)}
+    if not mask.all():
+      inputs["mask"] = jnp.asarray(mask)
+
+    alive = np.ones(len(rows), bool)
+    new: list[list[int]] = [[] for _ in rows]
+    fed, counters, logits = [ids], [], []
+    state, call, steps = None, self._prefill, 0
+    while True:
+      chosen, result = call(
+        self.params, inputs, state, np.int32(steps)
+      )
+      out, state = result[:2]
+      counters.extend(result[2:])
+      if keep_logits:
+        logits.append(jax.device_get(out.logits))
+      token = np.asarray(chosen)
+      steps += 1
+      if eos_id is not None:
+        alive &= token != eos_id
+      for k in np.flatnonzero(alive):
+        new[k].append(int(token[k]))
+      if callback is not None:
+        callback(token, alive.copy())
+      if steps == tokens or not alive.any():
+        break
+      fed.append(token[:, None])
+      inputs, call = {"ids": jnp.asarray(token[:, None])}, self._decode
+    whole = np.concatenate(fed, axis=1)
+    full_mask = np.ones_like(whole)
+    full_mask[:, : mask.shape[1]] = mask
+    return Generated(
+      ids=[np.array(row, np.int32) for row in new],
+      stopped=[not a for a in alive],
+      steps=steps,
+      state=state,
+      fed=whole,
+      mask=full_mask,
+      counters=counters,
+      logits=logits,
+    )
+
+
+def _last(x):
+  """The last position of logits [B, T, V] (leaves without a batch stay)."""
+  return x[:, -1] if x.ndim == 3 else x
+
+
+def generate(
+  run: Callable,
+  params: Any,
+  prompts: Sequence[Sequence[int]],
+  tokens: int,
+  *,
+  vocab_size: int,
+  sampler: Callable = Greedy(),  # noqa: B008 (frozen)
+  jit: bool = True,
+  **options,
+) -> Generated:
+  """`Generator(...)(prompts, tokens, ...)` for a single use."""
+  generator = Generator(run, params, vocab_size, sampler, jit=jit)
+  return generator(prompts, tokens, **options)

@@ -1,0 +1,216 @@
+"""The recording interpreter: which nodes, sites and state bindings is it?
+
+`Quantized` with an ALU that writes every instruction down instead of computing
+it.  A node whose operands are all constants is folded into a constant.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnmc.errors import PlanError
+from jaxnmc.numerics.fx import Fx
+from jaxnmc.ops.alu import IntAlu
+from jaxnmc.ops.graph import ELEMENTWISE, Graph, Node, Output
+from jaxnmc.ops.quantized import Quantized
+from jaxnmc.ops.stores import IntStore
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sym:
+  """A value that is a node of the graph under construction."""
+
+  alu: "GraphAlu"
+  id: int
+  width: int
+
+  @property
+  def shape(self) -> tuple[int, int]:
+    """One token of `width` features."""
+    return (1, self.width)
+
+  def __getitem__(self, i: int) -> "Sym":
+    node = self.alu.nodes[self.id]
+    if node.op == "const" and node.data is not None and node.data.ndim > 1:
+      return self.alu.param(node.data[i])
+    # Axis 0 of anything else is time, and one token is recorded.
+    return self
+
+
+class GraphAlu(IntAlu):
+  """Writes instructions down."""
+
+  def __init__(self) -> None:
+    self.nodes: list[Node] = []
+    self.scope: Any = lambda: ()
+
+  def _layer(self) -> int | None:
+    path = self.scope()
+    if "layers" in path and path.index("layers") + 1 < len(path):
+      return int(path[path.index("layers") + 1])
+    return None
+
+  def emit(self, op, args=(), static=None, width=None, data=None, **kw) -> Sym:
+    """Appends a node; raw arrays among the operands become constants."""
+    syms = [a if isinstance(a, Sym) else self.param(a) for a in args]
+    if op in ELEMENTWISE and syms and all(self._constant(s) for s in syms):
+      values = [self.nodes[s.id].data for s in syms]
+      return self.param(getattr(IntAlu(), op)(*values, **static))
+    width = width or max((s.width for s in syms), default=1)
+    node = Node(
+      len(self.nodes),
+      op,
+      tuple(s.id for s in syms),
+      static or {},
+      width,
+      self._layer(),
+      data=data,
+      **kw,
+    )
+    self.nodes.append(node)
+    return Sym(self, node.id, width)
+
+  def _constant(self, sym: Sym) -> bool:
+    return self.nodes[sym.id].op == "const"
+
+  def param(self, array) -> Sym:
+    """A constant of the neurons."""
+    if isinstance(array, Sym):
+      return array
+    data = np.asarray(array).astype(np.int32)
+    width = data.shape[-1] if data.ndim else 1
+    return self.emit("const", width=width, data=data)
+
+  def zeros_like(self, x: Sym) -> Sym:
+    """Zero state."""
+    return self.param(np.zeros(x.width, np.int32))
+
+  def mark(self, x: Sym, path: str, cast: bool) -> Sym:
+    """Names a node."""
+    node = self.nodes[x.id]
+    if node.site is not None or node.op in ("const", "prev"):
+      raise PlanError(
+        f"{path}: the value is already named {node.site or node.op}; a site"
+        " must name a computed value"
+      )
+    self.nodes[x.id] = dataclasses.replace(node, site=path, cast=cast)
+    return x
+
+  def gather_rows(self, table, ids) -> Sym:
+    """The embedded token arrives from the host."""
+    del ids
+    return self.emit("input", width=int(table.shape[-1]))
+
+  def dense(self, x, weight, *, bound, parts=1):
+    """One node per port."""
+    codes = np.asarray(weight.codes)
+    return tuple(
+      self.emit(
+        "dense", (x,), {"bound": bound}, width=block.shape[0], data=block
+      )
+      for block in np.split(codes, parts)
+    )
+
+  def sum(self, x) -> Sym:
+    """Sum at one aggregator neuron."""
+    return self.emit("sum", (x,), {}, width=1)
+
+  def broadcast(self, x, *, width) -> Sym:
+    """One neuron to many."""
+    return self.emit("broadcast", (x,), {"width": width}, width=width)
+
+  def matmul(self, a, b):
+    """Attention over a growing memory has no place on the cores."""
+    raise PlanError(
+      "ops.matmul multiplies two activations over the whole sequence; its"
+      " memory grows with the tokens, so it cannot be placed on cores; write"
+      " it as a recurrence over a state (ops.scan, ops.outer)"
+    )
+
+  def outer(self, a, b):
+    """Not placed yet."""
+    raise PlanError("ops.outer cannot be recorded yet")
+
+
+def _elementwise(name: str):
+  def instruction(self, *args, **static):
+    return self.emit(name, args, static)
+
+  return instruction
+
+
+for _name in ELEMENTWISE:
+  setattr(GraphAlu, _name, _elementwise(_name))
+
+
+class Record(Quantized):
+  """Quantized, writing a graph of one token."""
+
+  def __init__(self, plan) -> None:
+    alu = GraphAlu()
+    super().__init__(plan, alu, IntStore())
+    self.bind: dict[int, int] = {}
+    alu.scope = lambda: self._path
+
+  def keep(self, mask, x):
+    """A mask is for batches; cores simply do not get the masked tokens."""
+    if mask is not None:
+      raise PlanError("record takes inputs without a mask")
+    return x
+
+  def vmap(self, name, body, *args, in_axes=0, out_axes=0):
+    """Not placed yet."""
+    raise PlanError(f"{self.path(name)}: ops.vmap cannot be recorded yet")
+
+  def scan(self, name, body, init, xs):
+    """One step of the loop; what it carries becomes state of the neurons."""
+    is_fx = lambda v: isinstance(v, Fx)
+    nodes: list[Node] = self.alu.nodes
+    mark = len(nodes)
+    with self.at(name):
+      # A dry run tells the format of the carry.
+      formats, _ = body(self, init, xs)
+      del nodes[mark:]
+      state = jax.tree.map(
+        lambda f: f.replace(q=self.alu.emit("prev", width=f.q.width)),
+        formats,
+        is_leaf=is_fx,
+      )
+      carry, ys = body(self, state, xs)
+    pairs = zip(
+      jax.tree.leaves(state, is_leaf=is_fx),
+      jax.tree.leaves(carry, is_leaf=is_fx),
+      strict=True,
+    )
+    self.bind.update({old.q.id: new.q.id for old, new in pairs})
+    return carry, ys
+
+
+def record(fn, plan, qparams) -> Graph:
+  """Writes down what the chip computes for one token.
+
+  Args:
+    fn: model function.
+    plan: number formats.
+    qparams: integer parameters of this plan.
+
+  Returns:
+    The graph.
+
+  Raises:
+    PlanError: qparams of another plan, or an op that cannot be on cores.
+  """
+  qparams.check(plan)
+  ops = Record(plan)
+  ids = np.zeros((1,), np.int32)
+  out, state = fn(ops, qparams.tree, {"ids": ids}, None)
+
+  def output(x: Fx) -> Output:
+    return Output(x.q.id, x.frac, x.low, x.high, x.site)
+
+  is_fx = lambda v: isinstance(v, Fx)
+  out, state = jax.tree.map(output, (out, state), is_leaf=is_fx)
+  nodes = tuple(ops.alu.nodes)
+  return Graph(nodes, ops.bind, out, state, qparams.plan, qparams.weights)
