@@ -1,0 +1,122 @@
+"""Which tensor of a Hugging Face checkpoint is which parameter, as data.
+
+State dict of `HGRNBitForCausalLM` (spec: one `weight` each, no biases, stored
+[out, in]).  A row is (our path, their key, shape, kind); `{l}` is the layer.
+Shapes are spelled with the sizes of the configuration: V vocabulary, D hidden,
+E recurrent, I GLU, L layers; G = 2 I (gate rows first, then up rows).
+"""
+
+import dataclasses
+from typing import Any
+
+from jaxnmc.errors import CheckpointError
+from jaxnmc.models.matmulfree_config import Config
+
+_TABLES = (
+  ("embed.weight", "model.embeddings.weight", "VD", "table"),
+  ("lower_bounds", "model.lower_bounds", "LD", "bounds"),
+)
+_LAYER = (
+  ("attn_norm", "attn_norm.weight", "D", "gain"),
+  ("attn.i.weight", "attn.i_proj.weight", "ED", "matrix"),
+  ("attn.i.norm", "attn.i_proj.norm.weight", "D", "gain"),
+  ("attn.f.weight", "attn.f_proj.weight", "ED", "matrix"),
+  ("attn.f.norm", "attn.f_proj.norm.weight", "D", "gain"),
+  ("attn.g.weight", "attn.g_proj.weight", "ED", "matrix"),
+  ("attn.g.norm", "attn.g_proj.norm.weight", "D", "gain"),
+  ("attn.g_norm", "attn.g_norm.weight", "E", "gain"),
+  ("attn.o.weight", "attn.o_proj.weight", "DE", "matrix"),
+  ("attn.o.norm", "attn.o_proj.norm.weight", "E", "gain"),
+  ("mlp_norm", "mlp_norm.weight", "D", "gain"),
+  ("mlp.gate.weight", "mlp.gate_proj.weight", "GD", "matrix"),
+  ("mlp.gate.norm", "mlp.gate_proj.norm.weight", "D", "gain"),
+  ("mlp.down.weight", "mlp.down_proj.weight", "DI", "matrix"),
+  ("mlp.down.norm", "mlp.down_proj.norm.weight", "I", "gain"),
+)
+_HEAD = (
+  ("norm", "model.norm.weight", "D", "gain"),
+  ("head.weight", "lm_head.weight", "VD", "matrix"),
+  ("head.norm", "lm_head.norm.weight", "D", "gain"),
+)
+
+HEAD_KEY = "lm_head.weight"
+EMBED_KEY = "model.embeddings.weight"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One parameter.
+
+  Attributes:
+    path: our name, e.g. "layers.0.attn.i.weight".
+    key: name in the Hugging Face state dict.
+    shape: shape in both.
+    kind: "table", "bounds", "gain" or "matrix" (ternary).
+  """
+
+  path: str
+  key: str
+  shape: tuple[int, ...]
+  kind: str
+
+
+def entries(config: Config) -> tuple[Entry, ...]:
+  """Every parameter of a MatMul-free LM, in the order of the network."""
+  sizes = {
+    "V": config.vocab_size,
+    "D": config.hidden_size,
+    "E": config.state_size,
+    "I": config.mlp_size,
+    "G": 2 * config.mlp_size,
+    "L": config.num_layers,
+  }
+
+  def rows(table, path="", key=""):
+    for ours, theirs, shape, kind in table:
+      dims = tuple(sizes[symbol] for symbol in shape)
+      yield Entry(path + ours, key + theirs, dims, kind)
+
+  out = [
+    e for e in rows(_TABLES) if config.use_lower_bound or e.kind == "table"
+  ]
+  for l in range(config.num_layers):
+    out += rows(_LAYER, f"layers.{l}.", f"model.layers.{l}.")
+  return (*out, *rows(_HEAD))
+
+
+def get(params: Any, path: str) -> Any:
+  """The leaf at a path such as "layers.0.attn.i.weight".
+
+  Raises:
+    CheckpointError: there is none.
+  """
+  node = params
+  for part in path.split("."):
+    try:
+      node = node[int(part)] if part.isdigit() else node[part]
+    except (KeyError, IndexError, TypeError):
+      raise CheckpointError(
+        f"parameter {path}: not in the tree (nothing at {part!r}); allowed is"
+        " the full tree of jaxnmc.models.matmulfree.init_params"
+      ) from None
+  return node
+
+
+def build(leaves: dict[str, Any]) -> dict[str, Any]:
+  """{"layers.0.norm": x, ...} -> nested dicts, lists where keys are numbers."""
+  tree: dict[str, Any] = {}
+  for path, leaf in leaves.items():
+    *parents, last = path.split(".")
+    node = tree
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[last] = leaf
+  return _lists(tree)
+
+
+def _lists(node: Any) -> Any:
+  if not isinstance(node, dict):
+    return node
+  if node and all(key.isdigit() for key in node):
+    return [_lists(node[key]) for key in sorted(node, key=int)]
+  return {key: _lists(value) for key, value in node.items()}
