@@ -1,0 +1,326 @@
+"""From a recorded graph to a network: populations, synapses and depths.
+
+A population is a connected component of element-wise nodes of one width inside
+one layer: what one neuron can do.  Populations meet only at synapses, and one
+synaptic hop takes one time step:
+
+    depth(input) = 0;  element-wise: the largest of its operands
+    synapse: depth(source) + 1;  state read: depth of the value bound to it
+
+A value needed k steps after it was computed waits k steps in a FIFO of its
+neuron.  Everything here is NumPy and plain data.
+"""
+
+import dataclasses
+import functools
+import re
+
+import numpy as np
+
+from jaxnmc.errors import PlacementError
+from jaxnmc.ops.graph import SYNAPSES, Graph, Node
+
+KINDS = {"dense": "dense", "sum": "reduce", "broadcast": "gather"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Port:
+  """An accumulator of a population.
+
+  Attributes:
+    population: index of the population that reads it.
+    node: the `dense`, `sum` or `broadcast` node it holds, or for a relay
+      (a value from another layer) the id of the source node.
+    relay: whether it is a relay.
+    depth: steps after injection at which the neuron reads it.
+  """
+
+  population: int
+  node: int
+  relay: bool
+  depth: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Population:
+  """Neurons that run one program.
+
+  Attributes:
+    index: position in the network.
+    name: site of its last named value.
+    role: the name with the layer index replaced by `*`.
+    layer: layer index, or None.
+    width: number of neurons.
+    nodes: ids of its element-wise and `prev` nodes, in order of evaluation.
+    ports: indices of its ports in `Network.ports`.
+    fifos: node or port waits: (kind, id, longest age), kind "node" or "port".
+    depths: depths at which some node is evaluated (the program's phases).
+    host: computed on the host whatever the placement.
+  """
+
+  index: int
+  name: str
+  role: str
+  layer: int | None
+  width: int
+  nodes: tuple[int, ...]
+  ports: tuple[int, ...]
+  fifos: tuple[tuple[str, int, int], ...]
+  depths: tuple[int, ...]
+  host: bool
+
+  @property
+  def phases(self) -> int:
+    """Passes of the neuron program per time step."""
+    return len(self.depths)
+
+  @property
+  def words(self) -> int:
+    """State words per neuron: accumulators, FIFOs and recurrent state."""
+    return len(self.ports) + sum(age for _, _, age in self.fifos)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Synapse:
+  """Connections from one named value to one port.
+
+  Attributes:
+    index: position in the network.
+    src: index of the source population.
+    dst: index of the target population.
+    source: id of the node that is sent.
+    path: site name of that node.
+    port: index of the port.
+    kind: "dense", "reduce", "gather" (one to all) or "relay" (one to one).
+    depth: depth of the source: emission is at inject + depth.
+    weights: int8[dst width, src width] of a dense synapse.
+  """
+
+  index: int
+  src: int
+  dst: int
+  source: int
+  path: str
+  port: int
+  kind: str
+  depth: int
+  weights: np.ndarray | None = None
+
+  @functools.cached_property
+  def nonzero(self) -> int:
+    """Number of synapses with a weight that is not zero."""
+    if self.weights is None:
+      return 0
+    return int(np.count_nonzero(self.weights))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+  """Populations joined by synapses.
+
+  Attributes:
+    graph: what was recorded.
+    populations: all of them, the host's input first.
+    synapses: all of them.
+    ports: all accumulators.
+    depth: node id -> depth (-1 for constants).
+    home: node id -> population index (-1 for constants and synapse nodes
+      belong to their reader).
+  """
+
+  graph: Graph
+  populations: tuple[Population, ...]
+  synapses: tuple[Synapse, ...]
+  ports: tuple[Port, ...]
+  depth: tuple[int, ...]
+  home: tuple[int, ...]
+
+  @property
+  def steps_per_token(self) -> int:
+    """Steps from injection to the last value of the token, plus one."""
+    return max(self.depth) + 1
+
+  @functools.cached_property
+  def steps_per_layer(self) -> tuple[int, ...]:
+    """Steps from one layer's relay to the next one's, layer by layer."""
+    starts = {}
+    for port in self.ports:
+      layer = self.populations[port.population].layer
+      if port.relay and layer is not None:
+        starts[layer] = min(port.depth, starts.get(layer, port.depth))
+    ends = [
+      port.depth
+      for port in self.ports
+      if port.relay and self.populations[port.population].layer is None
+    ]
+    marks = [starts[k] for k in sorted(starts)] + [max(ends, default=0)]
+    return tuple(b - a for a, b in zip(marks[:-1], marks[1:], strict=True))
+
+
+def _joined(node: Node, arg: Node) -> bool:
+  """Whether an edge stays inside one neuron."""
+  if node.op in SYNAPSES or arg.op == "const":
+    return False
+  return node.layer == arg.layer
+
+
+def _components(graph: Graph) -> list[int]:
+  """Union-find over the edges that stay inside one neuron: node -> root."""
+  parent = list(range(len(graph.nodes)))
+
+  def find(i: int) -> int:
+    while parent[i] != i:
+      parent[i] = parent[parent[i]]
+      i = parent[i]
+    return i
+
+  def union(i: int, j: int) -> None:
+    a, b = find(i), find(j)
+    parent[max(a, b)] = min(a, b)
+
+  for node in graph.nodes:
+    for arg in node.args:
+      if _joined(node, graph.nodes[arg]):
+        union(node.id, arg)
+  for old, new in graph.bind.items():
+    union(old, new)
+  return [find(i) for i in range(len(graph.nodes))]
+
+
+def _depths(graph: Graph) -> list[int]:
+  """Depth of every node by iteration to a fixpoint.
+
+  Raises:
+    PlacementError: a recurrence contains a synapse.
+  """
+  depth = [-1 if n.op == "const" else 0 for n in graph.nodes]
+  limit = len(graph.nodes) + 1
+  for _ in range(limit):
+    before = list(depth)
+    for node in graph.nodes:
+      if node.op == "prev":
+        depth[node.id] = max(depth[node.id], depth[graph.bind[node.id]])
+      for arg in node.args:
+        hop = 0 if _joined(node, graph.nodes[arg]) else 1
+        if graph.nodes[arg].op != "const":
+          depth[node.id] = max(depth[node.id], depth[arg] + hop)
+    if depth == before:
+      return depth
+    if max(depth) > limit:
+      break
+  raise PlacementError(
+    "a recurrence contains a synapse: its next value would need more than one"
+    " time step, so a new token per step is impossible; keep everything"
+    " between reading and writing a state element-wise"
+  )
+
+
+def _role(name: str) -> str:
+  return re.sub(r"\blayers\.\d+\b", "layers.*", name)
+
+
+def network(graph: Graph) -> Network:
+  """Groups a recorded graph into populations, synapses and depths.
+
+  Args:
+    graph: result of `record`.
+
+  Returns:
+    The network; every integer of the graph is kept.
+
+  Raises:
+    PlacementError: an unnamed value would cross a synapse, widths disagree,
+      or a recurrence contains a synapse.
+  """
+  nodes = graph.nodes
+  roots = _components(graph)
+  depth = _depths(graph)
+  groups: dict[int, list[int]] = {}
+  for node in nodes:
+    if node.op != "const":
+      groups.setdefault(roots[node.id], []).append(node.id)
+  order = {root: i for i, root in enumerate(sorted(groups))}
+  home = [-1 if n.op == "const" else order[roots[n.id]] for n in nodes]
+
+  ports: list[Port] = []
+  synapses: list[Synapse] = []
+  port_of: dict[tuple[int, int], int] = {}
+
+  def connect(target: int, source: Node, kind: str, key: int, weights=None):
+    if source.site is None or not source.cast:
+      raise PlacementError(
+        f"node {source.id} ({source.op}) crosses a synapse without a name;"
+        " put ops.site(...) around it"
+      )
+    slot = (target, key)
+    if slot in port_of:
+      return
+    port_of[slot] = len(ports)
+    relay = kind == "relay"
+    ports.append(Port(target, key, relay, depth[source.id] + 1))
+    synapses.append(
+      Synapse(
+        *(len(synapses), home[source.id], target, source.id, source.site),
+        *(port_of[slot], kind, depth[source.id], weights),
+      )
+    )
+
+  for node in nodes:
+    for arg in node.args:
+      source = nodes[arg]
+      if source.op == "const":
+        continue
+      if node.op in SYNAPSES:
+        kind = KINDS[node.op]
+        connect(home[node.id], source, kind, node.id, node.data)
+      elif not _joined(node, source):
+        connect(home[node.id], source, "relay", source.id)
+
+  populations = tuple(
+    _population(graph, i, members, depth, home, ports, port_of)
+    for i, (_, members) in enumerate(sorted(groups.items()))
+  )
+  return Network(
+    graph, populations, tuple(synapses), tuple(ports), tuple(depth), tuple(home)
+  )
+
+
+def _population(graph, index, members, depth, home, ports, port_of):
+  nodes = graph.nodes
+  own = [i for i in members if nodes[i].op not in SYNAPSES]
+  named = [nodes[i].site for i in members if nodes[i].site]
+  first = nodes[members[0]]
+  name = named[-1] if named else f"{first.op}.{first.id}"
+  widths = {nodes[i].width for i in members}
+  if len(widths) != 1:
+    raise PlacementError(
+      f"population {name}: element-wise nodes of different widths"
+      f" {sorted(widths)}; use ops.broadcast or ops.sum between them"
+    )
+  ages: dict[tuple[str, int], int] = {}
+  for i in own:
+    for arg in nodes[i].args:
+      if nodes[arg].op == "const":
+        continue
+      relayed = home[arg] != index
+      synaptic = nodes[arg].op in SYNAPSES
+      start = depth[arg] + 1 if relayed else depth[arg]
+      kind = ("port", port_of[(index, arg)]) if relayed or synaptic else (
+        "node",
+        arg,
+      )
+      ages[kind] = max(ages.get(kind, 0), depth[i] - start)
+  fifos = tuple((k, i, a) for (k, i), a in sorted(ages.items()) if a)
+  mine = tuple(k for k, port in enumerate(ports) if port.population == index)
+  return Population(
+    index,
+    name,
+    _role(name),
+    first.layer,
+    widths.pop(),
+    tuple(own),
+    mine,
+    fifos,
+    tuple(sorted({depth[i] for i in own})),
+    first.op == "input",
+  )
