@@ -188,9 +188,7 @@ class Generator:
     fed, counters, logits = [ids], [], []
     state, call, steps = None, self._prefill, 0
     while True:
-      chosen, result = call(
-        self.params, inputs, state, np.int32(steps)
-      )
+      chosen, result = call(self.params, inputs, state, np.int32(steps))
       out, state = result[:2]
       counters.extend(result[2:])
       if keep_logits:
