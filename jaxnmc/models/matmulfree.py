@@ -19,6 +19,7 @@ import jax
 from flax import struct
 from jax import numpy as jnp
 
+from jaxnmc.models.inputs import token_check
 from jaxnmc.models.matmulfree_config import PRESETS, Config
 
 __all__ = ["PRESETS", "Config", "Out", "init_params", "init_state", "make"]
@@ -144,6 +145,8 @@ def make(config: Config):
     logits = _product(ops, "head", head, x["head"])
     return Out(logits), {"layers": states}
 
+  # The transforms call this while the inputs may still be concrete.
+  fn.check_inputs = token_check(config.vocab_size)  # type: ignore[attr-defined]
   return fn
 
 
