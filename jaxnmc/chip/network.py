@@ -178,10 +178,15 @@ def _components(graph: Graph) -> list[int]:
     a, b = find(i), find(j)
     parent[max(a, b)] = min(a, b)
 
+  readers: dict[tuple[int, int | None], int] = {}
   for node in graph.nodes:
     for arg in node.args:
-      if _joined(node, graph.nodes[arg]):
+      source = graph.nodes[arg]
+      if _joined(node, source):
         union(node.id, arg)
+      elif source.op != "const" and node.op not in SYNAPSES:
+        # One relay of a value per layer: all its readers are one population.
+        union(node.id, readers.setdefault((arg, node.layer), node.id))
   for old, new in graph.bind.items():
     union(old, new)
   return [find(i) for i in range(len(graph.nodes))]
