@@ -54,21 +54,23 @@ _WHY = {
 
 # Bookkeeping, and defaults of text generation: no part in the function.
 _METADATA = frozenset(
-  """_name_or_path _commit_hash _attn_implementation _attn_implementation_autoset
-  _auto_class architectures attn_implementation auto_map chunk_size_feed_forward
-  conv_size cross_attention_hidden_size decoder_start_token_id dtype
-  finetuning_task fuse_cross_entropy id2label is_decoder label2id
-  max_position_embeddings output_attentions output_hidden_states prefix
-  problem_type return_dict sep_token_id share_conv_kernel
-  task_specific_params tf_legacy_loss tie_encoder_decoder tokenizer_class
-  torch_dtype torchscript transformers_version use_cache
-  bad_words_ids begin_suppress_tokens diversity_penalty do_sample
-  early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty
-  forced_bos_token_id forced_eos_token_id length_penalty max_length min_length
+  """
+  _attn_implementation _attn_implementation_autoset _auto_class _commit_hash
+  _name_or_path architectures attn_implementation auto_map bad_words_ids
+  begin_suppress_tokens chunk_size_feed_forward conv_size
+  cross_attention_hidden_size decoder_start_token_id diversity_penalty
+  do_sample dtype early_stopping encoder_no_repeat_ngram_size
+  exponential_decay_length_penalty finetuning_task forced_bos_token_id
+  forced_eos_token_id fuse_cross_entropy id2label is_decoder label2id
+  length_penalty max_length max_position_embeddings min_length
   no_repeat_ngram_size num_beam_groups num_beams num_return_sequences
-  output_scores remove_invalid_values repetition_penalty
-  return_dict_in_generate suppress_tokens temperature top_k top_p
-  typical_p""".split()
+  output_attentions output_hidden_states output_scores prefix problem_type
+  remove_invalid_values repetition_penalty return_dict
+  return_dict_in_generate sep_token_id share_conv_kernel suppress_tokens
+  task_specific_params temperature tf_legacy_loss tie_encoder_decoder
+  tokenizer_class top_k top_p torch_dtype torchscript transformers_version
+  typical_p use_cache
+  """.split()
 )
 
 

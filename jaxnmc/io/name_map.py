@@ -1,7 +1,7 @@
 """Which tensor of a Hugging Face checkpoint is which parameter, as data.
 
 State dict of `HGRNBitForCausalLM` (spec: one `weight` each, no biases, stored
-[out, in]).  A row is (our path, their key, shape, kind); `{l}` is the layer.
+[out, in]).  A row is (our path, their key, shape, kind).
 Shapes are spelled with the sizes of the configuration: V vocabulary, D hidden,
 E recurrent, I GLU, L layers; G = 2 I (gate rows first, then up rows).
 """
@@ -76,11 +76,11 @@ def entries(config: Config) -> tuple[Entry, ...]:
       dims = tuple(sizes[symbol] for symbol in shape)
       yield Entry(path + ours, key + theirs, dims, kind)
 
-  out = [
-    e for e in rows(_TABLES) if config.use_lower_bound or e.kind == "table"
-  ]
-  for l in range(config.num_layers):
-    out += rows(_LAYER, f"layers.{l}.", f"model.layers.{l}.")
+  out = list(rows(_TABLES))
+  if not config.use_lower_bound:
+    out = [e for e in out if e.kind != "bounds"]
+  for i in range(config.num_layers):
+    out += rows(_LAYER, f"layers.{i}.", f"model.layers.{i}.")
   return (*out, *rows(_HEAD))
 
 
@@ -120,3 +120,35 @@ def _lists(node: Any) -> Any:
   if node and all(key.isdigit() for key in node):
     return [_lists(node[key]) for key in sorted(node, key=int)]
   return {key: _lists(value) for key, value in node.items()}
+
+
+def checked(
+  leaves: dict[str, Any], config: Config, name: str
+) -> dict[str, Any]:
+  """Builds the tree of a config from named leaves.
+
+  Args:
+    leaves: path -> array or `Ternary`.
+    config: sizes and options.
+    name: file name for messages.
+
+  Raises:
+    CheckpointError: leaves are missing, left over, or of another shape.
+  """
+  wanted = {e.path: e.shape for e in entries(config)}
+  missing = sorted(wanted.keys() - leaves.keys())
+  unused = sorted(leaves.keys() - wanted.keys())
+  if missing or unused:
+    raise CheckpointError(
+      f"{name}: parameters missing: {', '.join(missing) or 'none'}; without a"
+      f" place: {', '.join(unused) or 'none'}; the parameters do not belong to"
+      " the config beside them"
+    )
+  for path, shape in wanted.items():
+    if tuple(leaves[path].shape) != shape:
+      raise CheckpointError(
+        f"{name}: parameter {path}: found shape {list(leaves[path].shape)},"
+        f" expected {list(shape)}; the parameters do not belong to the config"
+        " beside them"
+      )
+  return build({path: leaves[path] for path in wanted})

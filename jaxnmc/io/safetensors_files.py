@@ -214,5 +214,12 @@ def _array(key, shape, make, dtype) -> np.ndarray:
       f"tensor {key}: found shape {list(value.shape)}, expected {list(shape)};"
       " the parameters do not belong to this config"
     )
-  # ml_dtypes (a dependency of jax) has taught NumPy the name bfloat16.
-  return np.ascontiguousarray(value.astype(np.dtype(dtype)))
+  with np.errstate(over="ignore"):
+    # ml_dtypes (a dependency of jax) has taught NumPy the name bfloat16.
+    value = np.ascontiguousarray(value.astype(np.dtype(dtype)))
+  if not np.isfinite(np.sum(value, dtype=np.float64)):
+    raise CheckpointError(
+      f"tensor {key}: NaN, infinity or too large for {dtype}; nothing is"
+      " written"
+    )
+  return value

@@ -1,0 +1,341 @@
+"""Small trained models that ship with the package, as plain arrays.
+
+A folder holds
+
+  config.json    {"format", "model", "config": fields of the config}
+  model.npz      `<path>:codes` 2-bit ternary codes and `<path>:scale`;
+                 `<path>:int` and `<path>:frac` the embedding as integers
+                 times 2^-frac; everything else float32 under its path
+  tokenizer.npz  merges of our own BPE (none: bytes)
+  card.md        what it is, from which data, how good
+  plan.json      number formats, so that no calibration text is needed
+                 (optional)
+  manifest.json  SHA-256 and size of each file; checked when loading
+
+The embedding's grid is the one that 16-bit plans choose, so the integers of
+`fixed` do not depend on whether it was rounded here before.
+"""
+
+import dataclasses
+import importlib.resources
+import io
+import json
+import os
+import pathlib
+from importlib.resources.abc import Traversable
+from typing import Any
+
+import numpy as np
+from jax import numpy as jnp
+
+from jaxnmc.errors import CheckpointError, ConfigError, PlanError, UserError
+from jaxnmc.io import files, name_map
+from jaxnmc.io.tokenizer import BPETokenizer, ByteTokenizer
+from jaxnmc.models import matmulfree
+from jaxnmc.numerics.formats import frac_for, symmetric_limit
+from jaxnmc.numerics.ternary import MIN_SCALE, Ternary, pack2, unpack2
+from jaxnmc.quantize.plan import Plan
+
+FORMAT = "jaxnmc-zoo-1"
+MODEL = "matmulfree"
+MANIFEST = "manifest.json"
+REQUIRED = ("card.md", "config.json", "model.npz", "tokenizer.npz")
+PLAN = "plan.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shipped:
+  """What a zoo folder holds.
+
+  Attributes:
+    config: sizes and options.
+    params: float parameters; matrices are `Ternary`.
+    tokenizer: its own.
+    card: the model card, Markdown.
+    plan: number formats, or None.
+  """
+
+  config: matmulfree.Config
+  params: dict[str, Any]
+  tokenizer: BPETokenizer
+  card: str
+  plan: Plan | None
+
+
+def root() -> Traversable:
+  """The folder of the shipped models."""
+  return importlib.resources.files("jaxnmc").joinpath("zoo")
+
+
+def names() -> list[str]:
+  """Names of the shipped models, sorted."""
+  folder = root()
+  if not folder.is_dir():
+    return []
+  entries = (e for e in folder.iterdir() if e.is_dir())
+  return sorted(e.name for e in entries if e.joinpath(MANIFEST).is_file())
+
+
+# --- writing
+
+
+def rounded(
+  config: matmulfree.Config, params: dict[str, Any], embed_bits: int = 16
+) -> dict[str, Any]:
+  """The parameters as a zoo folder gives them back.
+
+  Matrices become `Ternary`; the embedding is rounded to the grid of
+  `embed_bits` bits that holds its range; the rest is float32.  Doing it twice
+  changes nothing.  Calibrate on these before shipping a plan.
+  """
+  arrays = _pack(config, params, embed_bits)
+  return _unpack(arrays, config, "parameters")
+
+
+def write(
+  folder: str | os.PathLike,
+  config: matmulfree.Config,
+  params: dict[str, Any],
+  tokenizer: BPETokenizer,
+  card: str,
+  plan: Plan | None = None,
+  embed_bits: int = 16,
+  overwrite: bool = False,
+) -> pathlib.Path:
+  """Writes a zoo folder; it appears whole or not at all.
+
+  Args:
+    folder: name of the new folder; its last part is the model's name.
+    config: sizes and options.
+    params: latents or `Ternary`.
+    tokenizer: bytes or our own BPE (plain arrays).
+    card: Markdown.
+    plan: number formats made for `rounded(config, params)`.
+    embed_bits: 8 or 16 bits per entry of the embedding.
+    overwrite: replace an existing folder.
+
+  Returns:
+    The folder.
+
+  Raises:
+    CheckpointError: parameters do not fit the config, another kind of
+      tokenizer, or a taken name.
+  """
+  if not isinstance(tokenizer, BPETokenizer):
+    raise CheckpointError(
+      f"tokenizer: found {type(tokenizer).__name__}, allowed in the zoo are"
+      " bytes and our own BPE, which need no further package"
+    )
+  if tokenizer.vocab_size > config.vocab_size:
+    raise CheckpointError(
+      f"tokenizer: found {tokenizer.vocab_size} ids, the model has"
+      f" {config.vocab_size}; give the one it was trained with"
+    )
+  about = {
+    "format": FORMAT,
+    "model": MODEL,
+    "config": dataclasses.asdict(config),
+  }
+  content = {
+    "card.md": card.encode(),
+    "config.json": (json.dumps(about, indent=2) + "\n").encode(),
+    "model.npz": files.npz_bytes(_pack(config, params, embed_bits)),
+    "tokenizer.npz": files.npz_bytes(tokenizer.arrays()),
+  }
+  if plan is not None:
+    content[PLAN] = plan.to_json().encode()
+  with files.new_folder(folder, overwrite) as work:
+    for name, data in content.items():
+      files.write_bytes(work / name, data)
+    table = {
+      name: {"bytes": len(data), "sha256": files.sha256(data)}
+      for name, data in content.items()
+    }
+    files.write_json(work / MANIFEST, {"format": FORMAT, "files": table})
+  return pathlib.Path(folder)
+
+
+def _ternary(leaf: Any) -> tuple[np.ndarray, np.float32]:
+  if isinstance(leaf, Ternary):
+    return np.asarray(leaf.codes, np.int8), np.float32(leaf.scale)
+  weight = np.asarray(leaf, np.float32)
+  # As `quantize_params` does it: one scale for float and integer use.
+  scale = max(float(np.mean(np.abs(weight), dtype=np.float64)), MIN_SCALE)
+  codes = np.clip(np.round(weight / scale), -1, 1).astype(np.int8)
+  return codes, np.float32(scale)
+
+
+def _pack(config, params, embed_bits) -> dict[str, np.ndarray]:
+  if embed_bits not in (8, 16):
+    raise CheckpointError(f"embed_bits: found {embed_bits}, allowed 8 and 16")
+  out: dict[str, np.ndarray] = {}
+  for entry in name_map.entries(config):
+    leaf = name_map.get(params, entry.path)
+    if tuple(leaf.shape) != entry.shape:
+      raise CheckpointError(
+        f"parameter {entry.path}: found shape {list(leaf.shape)}, expected"
+        f" {list(entry.shape)}; the parameters do not belong to this config"
+      )
+    if entry.kind == "matrix":
+      codes, scale = _ternary(leaf)
+      out[entry.path + ":codes"] = pack2(codes)
+      out[entry.path + ":scale"] = scale
+    elif entry.kind == "table":
+      value = np.asarray(leaf, np.float64)
+      limit = symmetric_limit(embed_bits)
+      frac = frac_for(float(np.abs(value).max()), embed_bits)
+      code = np.clip(np.floor(value * 2.0**frac + 0.5), -limit, limit)
+      kind = np.int8 if embed_bits == 8 else np.int16
+      out[entry.path + ":int"] = code.astype(kind)
+      out[entry.path + ":frac"] = np.int32(frac)
+    else:
+      out[entry.path] = np.asarray(leaf, np.float32)
+  return out
+
+
+# --- reading
+
+
+def read(folder: Traversable | str | os.PathLike) -> Shipped:
+  """Reads a zoo folder.
+
+  Args:
+    folder: a path, or a resource such as `root() / name`.
+
+  Raises:
+    CheckpointError: a file is missing, damaged or was changed.
+  """
+  source = pathlib.Path(folder) if isinstance(folder, str) else folder
+  if isinstance(source, os.PathLike):
+    source = pathlib.Path(source)
+  content = _content(source)
+  name = str(source)
+  config = _config(content["config.json"], f"{name}: config.json")
+  arrays = files.read_npz(
+    io.BytesIO(content["model.npz"]), f"{name}: model.npz", "a zoo model"
+  )
+  params = _unpack(arrays, config, f"{name}: model.npz")
+  tokenizer = BPETokenizer.load(io.BytesIO(content["tokenizer.npz"]))  # type: ignore[arg-type]
+  if not len(tokenizer.merges):
+    tokenizer = ByteTokenizer()
+  plan = None
+  if PLAN in content:
+    try:
+      plan = Plan.from_json(content[PLAN].decode())
+    except PlanError as error:
+      raise PlanError(f"{name}: {PLAN}: {error}") from error
+  card = content["card.md"].decode()
+  return Shipped(config, params, tokenizer, card, plan)
+
+
+def _content(source: Traversable) -> dict[str, bytes]:
+  """Bytes of every file of the manifest, each checked."""
+  manifest = files.read_json(source.joinpath(MANIFEST), "a zoo manifest")
+  table = manifest.get("files")
+  if manifest.get("format") != FORMAT or not isinstance(table, dict):
+    raise CheckpointError(
+      f"{source}: {MANIFEST}: found format {manifest.get('format')!r}, allowed"
+      f" is {FORMAT!r}"
+    )
+  lost = [name for name in REQUIRED if name not in table]
+  if lost:
+    raise CheckpointError(
+      f"{source}: {MANIFEST} lacks {', '.join(lost)}; the folder is not"
+      " complete: install or copy it again"
+    )
+  content = {}
+  for name in (*REQUIRED, *([PLAN] if PLAN in table else [])):
+    try:
+      data = source.joinpath(name).read_bytes()
+    except OSError as error:
+      raise CheckpointError(
+        f"{source}: {name}: not readable ({error.strerror}), but {MANIFEST}"
+        " names it; install or copy the folder again"
+      ) from error
+    row = table[name]
+    expected = row.get("sha256") if isinstance(row, dict) else None
+    if files.sha256(data) != expected:
+      raise CheckpointError(
+        f"{source}: {name}: SHA-256 {files.sha256(data)[:12]}... differs from"
+        f" {str(expected)[:12]}... of {MANIFEST}; the file is damaged or was"
+        " changed: install or copy the folder again"
+      )
+    content[name] = data
+  return content
+
+
+def _config(data: bytes, name: str) -> matmulfree.Config:
+  about = json.loads(data)
+  if about.get("model") != MODEL:
+    raise CheckpointError(
+      f"{name}: found model {about.get('model')!r}, allowed is {MODEL!r}; a"
+      " newer jaxnmc may know it"
+    )
+  return config_from(about.get("config"), name)
+
+
+def config_from(fields: Any, name: str) -> matmulfree.Config:
+  """A config from the JSON object of its fields.
+
+  Raises:
+    ConfigError: unknown, missing or impossible fields.
+  """
+  if not isinstance(fields, dict):
+    raise ConfigError(
+      f"{name}: field 'config' is {fields!r}, allowed is an object"
+    )
+  known = {f.name for f in dataclasses.fields(matmulfree.Config)}
+  unknown = sorted(fields.keys() - known)
+  if unknown:
+    raise ConfigError(
+      f"{name}: unknown config fields {', '.join(unknown)}; allowed are"
+      f" {', '.join(sorted(known))}"
+    )
+  try:
+    return matmulfree.Config(**fields)
+  except UserError as error:
+    raise ConfigError(f"{name}: {error}") from error
+  except TypeError as error:
+    raise ConfigError(f"{name}: a field has a wrong type ({error})") from error
+
+
+def _unpack(arrays, config, name) -> dict[str, Any]:
+  leaves: dict[str, Any] = {}
+  used = set()
+
+  def take(key: str, kinds: str) -> np.ndarray:
+    used.add(key)
+    if key not in arrays:
+      raise CheckpointError(f"{name}: array {key} is missing")
+    if arrays[key].dtype.kind not in kinds:
+      raise CheckpointError(
+        f"{name}: array {key}: found dtype {arrays[key].dtype}"
+      )
+    return arrays[key]
+
+  for entry in name_map.entries(config):
+    path = entry.path
+    if entry.kind == "matrix":
+      packed = take(path + ":codes", "u")
+      if packed.shape[0] != entry.shape[0]:
+        raise CheckpointError(
+          f"{name}: array {path}:codes: found {packed.shape[0]} rows, expected"
+          f" {entry.shape[0]}"
+        )
+      try:
+        codes = unpack2(packed, entry.shape[1])
+      except UserError as error:
+        raise CheckpointError(f"{name}: array {path}:codes: {error}") from error
+      scale = jnp.asarray(take(path + ":scale", "f"), jnp.float32)
+      leaves[path] = Ternary(jnp.asarray(codes), scale)
+    elif entry.kind == "table":
+      value = take(path + ":int", "i").astype(np.float32)
+      frac = int(take(path + ":frac", "i"))
+      # Codes of 16 bits times a power of two: exact in float32.
+      leaves[path] = jnp.asarray(value * np.float32(2.0**-frac))
+    else:
+      leaves[path] = jnp.asarray(take(path, "f"), jnp.float32)
+  extra = sorted(set(arrays) - used)
+  if extra:
+    raise CheckpointError(f"{name}: unknown arrays {', '.join(extra)}")
+  return name_map.checked(leaves, config, name)
