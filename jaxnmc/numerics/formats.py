@@ -92,7 +92,8 @@ class NormFormat:
       round(eps * 2^frac), at least 1.
 
     Raises:
-      FormatError: eps rounds to zero, so that a zero row has no root.
+      FormatError: eps rounds to zero, so that a zero row has no root, or
+        leaves the format.
     """
     code = math.floor(eps * 2.0**self.frac + 0.5)
     if code < 1:
@@ -100,6 +101,11 @@ class NormFormat:
         f"{path}: eps {eps:g} underflows at {self.frac} fraction bits (rounds"
         f" to 0); use eps >= {2.0 ** -(self.frac + 1):.2g} or more fraction"
         " bits"
+      )
+    if code >= 1 << self.bits:
+      raise FormatError(
+        f"{path}: eps {eps:g} is {code} at {self.frac} fraction bits and does"
+        f" not fit {self.bits} bits; use fewer fraction bits"
       )
     return code
 
@@ -110,24 +116,23 @@ def symmetric_limit(bits: int) -> int:
 
 
 def frac_for(limit: float, bits: int) -> int:
-  """Most fraction bits with which `bits` bits still hold +-limit.
+  """Most fraction bits with limit * 2^frac at most the largest code.
 
   Args:
     limit: largest magnitude, >= 0.
     bits: width of the signed format.
 
   Returns:
-    Fraction bits, at most 30.
+    Fraction bits, -30 to 30; bits - 1 for a limit of 0.
   """
   if not math.isfinite(limit):
     raise FormatError(f"a range must be finite; found {limit}")
   high = symmetric_limit(bits)
   if limit <= 0:
     return bits - 1
-  frac = math.floor(math.log2(high / limit))
-  # The logarithm may be one off next to a power of two.
-  while math.floor(limit * 2.0**frac + 0.5) > high:
-    frac -= 1
+  # limit * 2^frac <= high, compared exactly by mantissa and exponent.
+  (top, top_exp), (part, part_exp) = math.frexp(high), math.frexp(limit)
+  frac = top_exp - part_exp - (part > top)
   return max(-30, min(frac, 30))
 
 

@@ -1,6 +1,6 @@
 """Sigmoid from a table: nodes for x >= 0, linear between, symmetric.
 
-    k = x * 2^in_frac (floor);  a = |k|;  j = a >> spacing;  r = a mod 2^spacing
+    k = round(x * 2^in_frac);  a = |k|;  j = a >> spacing;  r = a mod 2^spacing
     y = t[j] + ((t[j+1] - t[j]) r >> spacing);   constant beyond the last node
     sigmoid(-x) = 1 - sigmoid(x);   t[j] = floor(sigmoid(node j) * 2^out_frac)
 

@@ -14,12 +14,12 @@ import jax
 from jax import numpy as jnp
 
 from jaxnmc.errors import FormatError, PlanError
+from jaxnmc.kernels.ternary import MAX_TWO_PLANES
 from jaxnmc.numerics import rsqrt
 from jaxnmc.numerics.formats import (
   ACCUMULATOR_BITS,
   Format,
   mantissa,
-  symmetric_limit,
 )
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.numerics.wide import MAX_SHIFT
@@ -87,8 +87,8 @@ class Quantized(Ops):
 
   def _to_frac(self, path: str, x: Fx, frac: int) -> Fx:
     bits = frac - x.frac
-    if bits == 0:
-      return x
+    if bits == 0 or x.low == 0 == x.high:
+      return x.replace(frac=frac)
     # Refuse before building a shift that no machine has.
     scale = 1 << min(bits, 64)
     label = f"{path} (aligning {x.site or 'a value'} s.{x.frac} to .{frac})"
@@ -180,6 +180,11 @@ class Quantized(Ops):
       raise FormatError(
         f"{path}: only named sites cross a synapse; put ops.site(...) around"
         " the input of this product"
+      )
+    if x.bound > MAX_TWO_PLANES:
+      raise FormatError(
+        f"{path}: a product takes inputs of two 8-bit digits, at most"
+        f" {MAX_TWO_PLANES}; {x.site} may reach {x.bound}; give it 16 bits"
       )
     matrix = self.store.matrix(path, weight)
     if x.shape[-1] != matrix.shape[1]:
@@ -282,7 +287,7 @@ class Quantized(Ops):
 
   def _mean_square(self, path, x: Fx, frac: int, bits: int, factor=1.0):
     """mean(x^2) * factor with `frac` fraction bits, at one neuron."""
-    if x.site is None or x.bound > symmetric_limit(17):
+    if x.site is None or x.bound > 1 << SQUARE_BITS:
       raise FormatError(
         f"{path}: a norm takes a site of at most 16 bits; found"
         f" {x.site or 'a value between sites'} with bound {x.bound}"
@@ -326,7 +331,11 @@ class Quantized(Ops):
     for mean in means[1:]:
       total = self.alu.add(total, mean)
     total = self.alu.add_const(total, value=eps)
-    total = self.alu.clip(total, low=1, high=(1 << fmt.bits) - 1)
+    limit = (1 << fmt.bits) - 1
+    if self.saturation:
+      count = jnp.sum((total > limit).astype(jnp.int32), dtype=jnp.int32)
+      self.emit(path + ".mean_square.saturated", count, "sum")
+    total = self.alu.clip(total, low=1, high=limit)
     if self.taps:
       self.emit(path + ".mean_square", total, "stack")
     root = self.alu.mark(self.alu.inv_sqrt(total), path + ".root", True)
@@ -448,16 +457,12 @@ class Quantized(Ops):
     """Table sigmoid; values 0 to 2^out_frac."""
     path = self._here()
     x = self._plain(path, x)
+    # One instruction whichever point is finer, so that layers share programs;
+    # the table is constant beyond its reach.
     table = self.plan.table
-    bits = x.frac - table.in_frac
-    if bits >= 0:
-      k = self.alu.shr(x.q, bits=min(bits, 31))
-    else:
-      # Clipping first keeps the shift inside 32 bits; the table is constant
-      # beyond its reach.
-      limit = (table.reach >> -bits) + 1
-      k = self.alu.clip(x.q, low=-limit, high=limit)
-      k = self.alu.shl(k, bits=min(-bits, 16))
+    k = self.alu.round_shift(
+      x.q, shift=x.frac - table.in_frac, low=-table.reach, high=table.reach
+    )
     q = self.alu.sigmoid(k, table=table)
     return Fx(q, frac=table.out_frac, low=0, high=1 << table.out_frac)
 
@@ -469,7 +474,7 @@ class Quantized(Ops):
 
   def zeros(self, like: Fx) -> Fx:
     """The zero state for values shaped as one step of `like`."""
-    return Fx(self.alu.zeros_like(like.q), frac=0, low=0, high=0)
+    return Fx(self.alu.zeros_like(like.q), frac=like.frac, low=0, high=0)
 
   def scan(self, name: str, body: Callable, init, xs):
     """Scans over time; a zero state takes the format the body returns.

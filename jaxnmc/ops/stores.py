@@ -58,8 +58,9 @@ class FloatStore:
     if isinstance(leaf, Ternary):
       codes, scale = leaf.codes.astype(self.dtype), leaf.scale
     else:
+      leaf = leaf.astype(self.dtype)
       scale = jax.lax.stop_gradient(scale_of(leaf))
-      latent = leaf.astype(self.dtype) / scale
+      latent = leaf / scale
       codes = ste(jnp.clip(jnp.round(latent), -1, 1), latent)
     fraction, exponent = jnp.frexp(scale.astype(self.dtype))
     mult = jnp.ldexp(jnp.floor(fraction * 65536 + 0.5), exponent - 16)

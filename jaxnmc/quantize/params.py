@@ -63,8 +63,9 @@ def matrix(leaf) -> QMatrix:
     codes = np.asarray(leaf.codes, np.int8)
     scale = float(leaf.scale)
   else:
-    weight = np.asarray(leaf)
-    scale = max(float(np.mean(np.abs(weight), dtype=np.float64)), MIN_SCALE)
+    # In float64 whatever the type stored, as `fake_quant` in float64 does.
+    weight = np.asarray(leaf).astype(np.float64)
+    scale = max(float(np.mean(np.abs(weight))), MIN_SCALE)
     codes = np.clip(np.round(weight / scale), -1, 1).astype(np.int8)
   mult, exp = mantissa(scale)
   l1 = int(np.abs(codes.astype(np.int32)).sum(1).max())
@@ -106,7 +107,7 @@ def quantize_params(params, plan: Plan) -> QParams:
     plan: the plan of this model.
 
   Returns:
-    `QParams`; NumPy leaves.
+    `QParams`, on the default device.
 
   Raises:
     PlanError: parameters are missing, unknown or of another shape.
@@ -131,7 +132,8 @@ def quantize_params(params, plan: Plan) -> QParams:
       f"plan {plan.name!r} needs {len(missing)} parameters that are not there,"
       f" first {missing[0]}; it was made for another model"
     )
-  return QParams(tree, plan.fingerprint, _digest(tree))
+  digest = _digest(tree)
+  return QParams(jax.device_put(tree), plan.fingerprint, digest)
 
 
 def memory_bytes(qparams: QParams) -> dict[str, int]:
