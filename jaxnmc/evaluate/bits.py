@@ -1,0 +1,221 @@
+"""Bits per byte and perplexity of documents, the same for every backend.
+
+    bits per byte = nats of all ids / ln 2 / UTF-8 bytes they stand for
+
+Each document starts from its own begin-of-text token and a state of zero; that
+token is not predicted, no end token is scored, and a blank that a tokenizer
+puts in front is not counted.
+"""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from jaxnmc.errors import TokenError
+from jaxnmc.evaluate.text import DataError
+from jaxnmc.io.tokenizer import Tokenizer
+from jaxnmc.numerics.fx import Fx
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """How well a text was predicted.
+
+  Attributes:
+    nats: sum of -ln p over all ids.
+    ids: number of ids predicted.
+    bytes: UTF-8 bytes they stand for.
+    documents: number of documents.
+    integers: integers in the digest (0 for float backends).
+    digest: SHA-256 over all logits codes, document by document in the order
+      given (int32, little endian); None for float backends.
+  """
+
+  nats: float
+  ids: int
+  bytes: int
+  documents: int
+  integers: int = 0
+  digest: str | None = None
+
+  @property
+  def bits_per_byte(self) -> float:
+    """Bits per byte."""
+    return self.nats / math.log(2) / self.bytes
+
+  @property
+  def perplexity(self) -> float:
+    """exp of the nats per id."""
+    return math.exp(self.nats / self.ids)
+
+
+@dataclasses.dataclass
+class _Document:
+  """Ids of one document and what has been hashed of its logits."""
+
+  ids: np.ndarray
+  sha: Any = dataclasses.field(default_factory=hashlib.sha256)
+
+
+def _size(tokenizer: Tokenizer, ids: np.ndarray) -> int:
+  """UTF-8 bytes that ids stand for."""
+  exact = getattr(tokenizer, "decode_bytes", None)
+  if exact is not None:
+    return len(exact(ids))
+  return len(tokenizer.decode(ids).encode("utf-8"))
+
+
+def encode(
+  tokenizer: Tokenizer,
+  texts: Sequence[bytes],
+  vocab_size: int,
+  max_ids: int | None = None,
+) -> tuple[list[np.ndarray], int]:
+  """Ids of each text, cut to at most `max_ids`, and the bytes they stand for.
+
+  Raises:
+    TokenError: the tokenizer has ids that the model lacks.
+    DataError: there is nothing to score, or max_ids < 1.
+  """
+  if max_ids is not None and max_ids < 1:
+    raise DataError(f"max_ids must be a positive integer; found {max_ids}")
+  rows, size = [], 0
+  for text in texts:
+    ids = np.asarray(tokenizer.encode(text), np.int32)
+    if max_ids is not None and len(ids) > max_ids:
+      ids = ids[:max_ids]
+      size += _size(tokenizer, ids)
+    else:
+      size += len(text)
+    rows.append(ids)
+  if not size:
+    raise DataError("evaluation text: found no bytes; name a text to score")
+  top = max(int(ids.max()) for ids in rows if len(ids))
+  if top >= vocab_size:
+    raise TokenError(
+      f"the tokenizer gives id {top}, but the model has {vocab_size} tokens;"
+      " use the tokenizer the model was trained with"
+    )
+  return rows, size
+
+
+def _nats(logits, targets) -> jax.Array:
+  """-ln softmax(logits)[target]: [B, T] for logits [B, T, V]."""
+  if isinstance(logits, Fx):
+    logits = logits.to_float()
+  chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+  return jax.nn.logsumexp(logits, axis=-1) - chosen
+
+
+def _chunks(
+  rows: list[_Document], bos: int, batch: int, chunk: int
+) -> Iterator[tuple[int, np.ndarray]]:
+  """(first position, ids int32[batch, chunk + 1]) of rows side by side."""
+  longest = max(len(row.ids) for row in rows)
+  for first in range(0, longest, chunk):
+    ids = np.full((batch, chunk + 1), bos, np.int32)
+    for k, row in enumerate(rows):
+      # Position t predicts ids[t] from ids[t - 1]; BOS comes before ids[0].
+      piece = row.ids[max(first - 1, 0) : first + chunk]
+      start = 1 if first == 0 else 0
+      ids[k, start : start + len(piece)] = piece
+    yield first, ids
+
+
+class Scorer:
+  """Scores texts with one backend; keeps the compiled programs.
+
+  Documents run side by side in chunks of a fixed length, with the state
+  carried from chunk to chunk, so that any length needs two programs and the
+  same memory.  What follows the end of a shorter document is not counted.
+  """
+
+  def __init__(
+    self,
+    run: Callable,
+    params: Any,
+    *,
+    jit: bool = True,
+    batch: int = 16,
+    chunk: int = 128,
+  ):
+    """Takes a backend.
+
+    Args:
+      run: `run(params, {"ids"}, state) -> (out, state[, counters])`.
+      params: float params or qparams.
+      jit: whether to compile `run` here.
+      batch: documents side by side.
+      chunk: positions per call.
+    """
+    self._params, self._batch, self._chunk = params, batch, chunk
+    nats = _nats if jit else jax.jit(_nats)
+
+    def call(params, ids, state):
+      out, state = run(params, {"ids": ids[:, :-1]}, state)[:2]
+      integers = isinstance(out.logits, Fx) and jnp.issubdtype(
+        out.logits.q.dtype, jnp.integer
+      )
+      codes = out.logits.q if integers else None
+      return nats(out.logits, ids[:, 1:]), codes, state
+
+    self._call = jax.jit(call) if jit else call
+
+  def __call__(
+    self,
+    rows: Sequence[np.ndarray],
+    size: int,
+    *,
+    bos: int,
+    progress: Callable[[int], None] | None = None,
+  ) -> Score:
+    """Scores encoded documents.
+
+    Args:
+      rows: ids of each document (see `encode`).
+      size: UTF-8 bytes they stand for.
+      bos: token in front of every document.
+      progress: called with the number of ids done since the last call.
+
+    Returns:
+      `Score`.
+    """
+    documents = [_Document(np.asarray(row, np.int32)) for row in rows]
+    by_length = sorted((d for d in documents if len(d.ids)), key=_length)
+    total, integers = 0.0, 0
+    for first in range(0, len(by_length), self._batch):
+      group = by_length[first : first + self._batch]
+      state = None
+      for start, ids in _chunks(group, bos, self._batch, self._chunk):
+        nats, codes, state = self._call(self._params, jnp.asarray(ids), state)
+        nats = np.asarray(nats, np.float64)
+        codes = None if codes is None else np.asarray(codes).astype("<i4")
+        done = 0
+        for k, row in enumerate(group):
+          count = min(max(len(row.ids) - start, 0), self._chunk)
+          total += float(nats[k, :count].sum())
+          done += count
+          if codes is not None:
+            row.sha.update(codes[k, :count].tobytes())
+            integers += codes[k, :count].size
+        if progress is not None:
+          progress(done)
+    whole = hashlib.sha256(b"".join(d.sha.digest() for d in documents))
+    return Score(
+      nats=total,
+      ids=sum(len(d.ids) for d in documents),
+      bytes=size,
+      documents=len(documents),
+      integers=integers,
+      digest=whole.hexdigest() if integers else None,
+    )
+
+
+def _length(document: _Document) -> int:
+  return len(document.ids)

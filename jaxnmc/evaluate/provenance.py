@@ -1,0 +1,45 @@
+"""What a figure came from: versions, machine, hashes of data and weights."""
+
+import hashlib
+import os
+import pathlib
+import platform
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnmc import _version
+from jaxnmc.evaluate.text import DataError
+
+
+def versions() -> dict[str, str]:
+  """Versions of everything that can change a number."""
+  from importlib import metadata
+
+  names = ("jax", "jaxlib", "flax", "numpy")
+  return {
+    "jaxnmc": _version.__version__,
+    **{name: metadata.version(name) for name in names},
+    "python": platform.python_version(),
+    "device": jax.devices()[0].device_kind,
+  }
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+  """SHA-256 of a file's bytes."""
+  try:
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+  except OSError as error:
+    raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def params_sha256(params: Any) -> str:
+  """SHA-256 over paths, shapes, types and bytes of every array of a pytree."""
+  sha = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    array = np.asarray(leaf)
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    sha.update(f"{name} {array.shape} {array.dtype.name}\n".encode())
+    sha.update(np.ascontiguousarray(array).tobytes())
+  return sha.hexdigest()

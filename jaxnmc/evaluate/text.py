@@ -1,0 +1,112 @@
+"""Texts to score or train on: files, documents, byte ranges."""
+
+import gzip
+import json
+import pathlib
+import zlib
+from collections.abc import Sequence
+
+from jaxnmc.errors import UserError
+
+SEPARATOR = "<|endoftext|>"
+
+
+class DataError(UserError):
+  """A text file cannot be read, or holds too little for its use."""
+
+
+def read_text(path: str) -> str:
+  """Reads a UTF-8 text file, plain or `.gz`.
+
+  Raises:
+    DataError: missing, cut off, or no UTF-8.
+  """
+  try:
+    if str(path).endswith(".gz"):
+      with gzip.open(path, "rb") as file:
+        data = file.read()
+    else:
+      data = pathlib.Path(path).read_bytes()
+    return data.decode("utf-8")
+  except (OSError, EOFError, zlib.error) as error:
+    raise DataError(
+      f"{path}: cannot be read ({error}); allowed is a text file, plain or "
+      ".gz; check the path, or copy the file again"
+    ) from error
+  except UnicodeDecodeError as error:
+    raise DataError(
+      f"{path}: byte {error.start} is no UTF-8; convert the file to UTF-8"
+    ) from error
+
+
+def split_documents(text: str, separator: str = SEPARATOR) -> list[str]:
+  """Splits at lines that hold only the separator; empty documents go.
+
+  Line ends around a document are taken off, all else is kept.
+  """
+  documents: list[str] = []
+  lines: list[str] = []
+  for line in [*text.split("\n"), separator]:
+    if line.strip() == separator:
+      documents.append("\n".join(lines).strip("\r\n"))
+      lines = []
+    else:
+      lines.append(line)
+  return [document for document in documents if document]
+
+
+def read_documents(paths: Sequence[str]) -> list[str]:
+  """Returns the documents of all files, in order; see `split_documents`."""
+  documents = []
+  for path in paths:
+    documents.extend(split_documents(read_text(path)))
+  if not documents:
+    raise DataError(
+      f"{', '.join(map(str, paths)) or 'no file'}: no text found; name at "
+      "least one text file that is not empty"
+    )
+  return documents
+
+
+def read_lengths(path: str) -> list[int]:
+  """Reads a JSON list of prefix lengths in bytes, one per document."""
+  try:
+    lengths = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise DataError(
+      f"{path}: not readable as a JSON list of integers ({error})"
+    ) from error
+  if not isinstance(lengths, list) or not all(
+    type(length) is int and length >= 0 for length in lengths
+  ):
+    raise DataError(
+      f"{path}: allowed is a JSON list of integers >= 0, one per document"
+    )
+  return lengths
+
+
+def cut(documents: Sequence[str], lengths: Sequence[int] | None) -> list[bytes]:
+  """Returns the first `lengths[k]` UTF-8 bytes of each document k.
+
+  Models with different vocabularies are comparable only on equal bytes; a
+  range is a list of prefix lengths, and each model encodes the cut text with
+  its own tokenizer.
+
+  Raises:
+    DataError: the range is for another text.
+  """
+  data = [document.encode("utf-8") for document in documents]
+  if lengths is None:
+    return data
+  if len(lengths) != len(data):
+    raise DataError(
+      f"evaluation range: found {len(lengths)} lengths for {len(data)} "
+      "documents, allowed is one each; the range is for another text"
+    )
+  for index, (document, length) in enumerate(zip(data, lengths, strict=True)):
+    if length > len(document):
+      raise DataError(
+        f"evaluation range: document {index} has {len(document)} bytes, the "
+        f"range asks for {length}; the range is for another text"
+      )
+  return [d[:length] for d, length in zip(data, lengths, strict=True)]
