@@ -96,6 +96,10 @@ def _digest(tree) -> str:
     sha.update(path_name(path).encode())
     sha.update(str((x.shape, x.dtype.name)).encode())
     sha.update(np.ascontiguousarray(x).tobytes())
+  # The exponent of a matrix's scale is static, so it is no leaf of the tree.
+  is_matrix = lambda x: isinstance(x, QMatrix)
+  for x in jax.tree.leaves(tree, is_leaf=is_matrix):
+    sha.update(str(x.exp).encode() if is_matrix(x) else b"-")
   return sha.hexdigest()
 
 
