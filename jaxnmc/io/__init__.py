@@ -1,0 +1,1 @@
+"""Checkpoints, tokenizers and the zoo: everything that touches files."""

@@ -193,7 +193,7 @@ class Replay:
   def _greedy(self) -> dict[str, np.ndarray] | str:
     counts = set()
     for key, rank in (("greedy_ids", 2), ("greedy_logits", 3)):
-      shape = np.shape(self._arrays.get(key))
+      shape = self._arrays[key].shape if key in self._arrays else ()
       if len(shape) == rank - self._single:
         counts.add(shape[1 - self._single])
     if not counts:
@@ -204,7 +204,9 @@ class Replay:
         f" of steps, {sorted(counts)}"
       )
     logits, state = self._prefill()
-    current, ids, rows = logits[:, -1], [], []
+    current = logits[:, -1]
+    ids: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
     for step in range(counts.pop()):
       if step:
         current, state = self._step(ids[-1], state)

@@ -82,8 +82,8 @@ class TensorFolder:
       raise CheckpointError(
         f"{self.folder}: no weights; looked for {SINGLE} and {INDEX}{hint}"
       )
-    table = files.read_json(index, "an index of safetensors files")
-    table = table.get("weight_map")
+    data = files.read_json(index, "an index of safetensors files")
+    table = data.get("weight_map")
     if not isinstance(table, dict) or not table:
       raise CheckpointError(
         f"{index}: field 'weight_map' is missing or empty; allowed is an"

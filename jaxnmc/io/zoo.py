@@ -179,7 +179,7 @@ def _pack(config, params, embed_bits) -> dict[str, np.ndarray]:
     if entry.kind == "matrix":
       codes, scale = _ternary(leaf)
       out[entry.path + ":codes"] = pack2(codes)
-      out[entry.path + ":scale"] = scale
+      out[entry.path + ":scale"] = np.asarray(scale)
     elif entry.kind == "table":
       value = np.asarray(leaf, np.float64)
       limit = symmetric_limit(embed_bits)
@@ -187,7 +187,7 @@ def _pack(config, params, embed_bits) -> dict[str, np.ndarray]:
       code = np.clip(np.floor(value * 2.0**frac + 0.5), -limit, limit)
       kind = np.int8 if embed_bits == 8 else np.int16
       out[entry.path + ":int"] = code.astype(kind)
-      out[entry.path + ":frac"] = np.int32(frac)
+      out[entry.path + ":frac"] = np.asarray(frac, np.int32)
     else:
       out[entry.path] = np.asarray(leaf, np.float32)
   return out
