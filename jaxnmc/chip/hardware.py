@@ -88,6 +88,25 @@ LOIHI2_FACTS: Mapping[str, Fact] = types.MappingProxyType(
       " of 8-bit dense layers in the compiler logs come out",
       "inferred",
     ),
+    "pool_units": _fact(
+      None,
+      "units",
+      "one pool of synapses, neurons and axons fits the percentages of the"
+      " compiler logs, but its size is not published; counted, not checked",
+      "unknown",
+      (
+        15000,
+        f"{_LOGS}: printed totals are 0.80 synapse % + 0.20 neuron % + 0.8"
+        " axon %, within 1 point on 13 rows",
+      ),
+      (16384, "public script: hard size of the memory"),
+    ),
+    "pool_per_neuron": _fact(
+      0.73, "units per neuron", "0.20 x 15,000 / 4,096, same logs", "inferred"
+    ),
+    "pool_per_axon": _fact(
+      0.75, "units per in-axon", "0.8 x 15,000 / 16,000, same logs", "inferred"
+    ),
     "sparse_index_bits": _fact(
       21,
       "bit per stored entry",
@@ -228,6 +247,9 @@ class Hardware:
   synapse_units: int | None = None
   synapse_unit_bits: int = 64
   synapse_row_bits: int = 0
+  pool_units: int | None = None
+  pool_per_neuron: float | None = None
+  pool_per_axon: float | None = None
   sparse_index_bits: int | None = None
   weight_bits_max: int = 8
   core_memory_bytes: int | None = None
