@@ -51,3 +51,25 @@ def ternary_matmul(x: jax.Array, codes: jax.Array, bound: int) -> jax.Array:
     sums = _dot(planes, codes)
     out = (sums[:m] << 8) + sums[m:]
   return out.reshape(*x.shape[:-1], codes.shape[0])
+
+
+def batched_ternary_matmul(x: jax.Array, codes: jax.Array) -> jax.Array:
+  """Products of P vectors with P matrices in exact integers.
+
+  Args:
+    x: int32[P, k], |x| <= 32639 (two planes).
+    codes: int8[P, n, k].
+
+  Returns:
+    int32[P, n].
+  """
+  lo = ((x + 128) & 255) - 128
+  hi = (x - lo) >> 8
+  planes = jnp.stack([hi, lo], axis=1).astype(jnp.int8)
+  sums = lax.dot_general(
+    planes,
+    codes,
+    (((2,), (2,)), ((0,), (0,))),
+    preferred_element_type=jnp.int32,
+  )
+  return (sums[:, 0] << 8) + sums[:, 1]

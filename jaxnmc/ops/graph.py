@@ -35,7 +35,8 @@ class Node:
     layer: index of the layer scope, or None.
     site: path of the named site, or None.
     cast: may cross a synapse.
-    data: constant values int32[width], or the matrix int8[out, in].
+    data: constant values int32[width], the matrix int8[out, in] of a `dense`
+      node, or the embedding table [V, width] of an `input` node.
   """
 
   id: int

@@ -24,6 +24,7 @@ from jaxnmc.numerics.formats import (
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.numerics.wide import MAX_SHIFT
 from jaxnmc.ops.base import Ops
+from jaxnmc.ops.carry import carry_formats
 
 # A square of a 16-bit value travels as two payloads of this many bits.
 SQUARE_BITS = 15
@@ -36,11 +37,18 @@ class Quantized(Ops):
     plan: formats of all sites (`jaxnmc.plan`).
     alu: the instruction set.
     store: turns a parameter leaf into `QMatrix` or `QVector`.
-    taps: keep the value of every site on the tape.
+    taps: keep the value of every site (or of these paths) on the tape.
     saturation: count values that a site clipped.
   """
 
-  def __init__(self, plan, alu, store, taps=False, saturation=False) -> None:
+  def __init__(
+    self,
+    plan,
+    alu,
+    store,
+    taps: bool | frozenset[str] = False,
+    saturation: bool = False,
+  ) -> None:
     super().__init__()
     self.plan = plan
     self.alu = alu
@@ -119,9 +127,13 @@ class Quantized(Ops):
   def _sited(self, path: str, q, fmt: Format, cast: bool = True) -> Fx:
     q = self.alu.mark(q, path, cast)
     out = Fx(q, frac=fmt.frac, low=fmt.low, high=fmt.high, site=path)
-    if self.taps:
-      self.emit(path, out, "stack")
+    self._tap(path, out)
     return out
+
+  def _tap(self, path: str, value) -> None:
+    taps = self.taps
+    if taps and (taps is True or path in taps):
+      self.emit(path, value, "stack")
 
   def site(self, name: str, x, align: str | None = None, unit: bool = False):
     """Rounds, shifts and saturates x into the plan's format of this site.
@@ -293,6 +305,13 @@ class Quantized(Ops):
         f" {x.site or 'a value between sites'} with bound {x.bound}"
       )
     n = x.shape[-1]
+    mult, exp = mantissa(factor / n)
+    shift = exp + 2 * x.frac - frac
+    # A coarse value (8 bits, say) is lifted first, exactly: more fraction bits
+    # of the same number give the mean a shift to spend.
+    lift = max(0, (SQUARE_BITS + 2 - shift) // 2)
+    if lift and x.bound << lift <= 1 << SQUARE_BITS:
+      x, shift = self._to_frac(path, x, x.frac + lift), shift + 2 * lift
     square = self.alu.mul(x.q, x.q)
     top = (x.bound * x.bound) >> SQUARE_BITS
     part = lambda q, tag, high: self._sited_as(path + tag, q, high)
@@ -303,14 +322,12 @@ class Quantized(Ops):
       self._value(path, None, 0, 0, value.high * n)
     sum_low = self._reduce(path + ".square_low", low)
     sum_high = self._reduce(path + ".square_high", high)
-    mult, exp = mantissa(factor / n)
-    shift = exp + 2 * x.frac - frac
     if not SQUARE_BITS < shift <= MAX_SHIFT:
       raise FormatError(
         f"{path}: a mean square of inputs with {x.frac} fraction bits cannot"
         f" be brought to {frac} fraction bits (shift {shift}, allowed"
-        f" {SQUARE_BITS + 1} to {MAX_SHIFT}); give the site {x.site} more"
-        " fraction bits"
+        f" {SQUARE_BITS + 1} to {MAX_SHIFT}); give the site {x.site}"
+        f" {'fewer' if shift > MAX_SHIFT else 'more'} fraction bits"
       )
     limit = (1 << bits) - 1
     return self.alu.mean_square(
@@ -321,8 +338,7 @@ class Quantized(Ops):
     """A message that is an integer field, not a rounded value."""
     q = self.alu.mark(q, path, True)
     out = Fx(q, frac=0, low=0, high=high, site=path)
-    if self.taps:
-      self.emit(path, out, "stack")
+    self._tap(path, out)
     return out
 
   def _root(self, path, means, eps: int, fmt, width: int) -> Fx:
@@ -336,8 +352,7 @@ class Quantized(Ops):
       count = jnp.sum((total > limit).astype(jnp.int32), dtype=jnp.int32)
       self.emit(path + ".mean_square.saturated", count, "sum")
     total = self.alu.clip(total, low=1, high=limit)
-    if self.taps:
-      self.emit(path + ".mean_square", total, "stack")
+    self._tap(path + ".mean_square", total)
     root = self.alu.mark(self.alu.inv_sqrt(total), path + ".root", True)
     out = Fx(
       root,
@@ -346,8 +361,7 @@ class Quantized(Ops):
       high=rsqrt.MAX_ROOT,
       site=path + ".root",
     )
-    if self.taps:
-      self.emit(path + ".root", out, "stack")
+    self._tap(path + ".root", out)
     return out.replace(q=self._spread(path + ".root", out, width))
 
   def _times_gain(self, path: str, x: Fx, gain) -> Fx:
@@ -481,6 +495,7 @@ class Quantized(Ops):
 
     Raises:
       PlanError: the state handed in has another format than the plan's.
+      FormatError: the carry is no site and would grow.
     """
 
     def once(carry, x):
@@ -489,28 +504,8 @@ class Quantized(Ops):
         return body(child, carry, x)[0]
 
     first = jax.tree.map(lambda x: x[0], xs)
-    formats = jax.eval_shape(once, init, first)
-    where = self.path(name)
-    init = jax.tree.map(
-      lambda value, like: _as_carry(where, value, like),
-      init,
-      formats,
-      is_leaf=lambda v: isinstance(v, Fx),
-    )
+    init = carry_formats(self.path(name), once, init, first)
     return super().scan(name, body, init, xs)
-
-
-def _as_carry(path: str, value: Fx, like: Fx) -> Fx:
-  """`value` with the format of `like`, if that changes no number."""
-  if value.low == 0 == value.high:
-    return like.replace(q=value.q)
-  if (value.frac, value.low, value.high) != (like.frac, like.low, like.high):
-    raise PlanError(
-      f"{path}: the state has {value.frac} fraction bits in"
-      f" [{value.low}, {value.high}], the plan {like.frac} in"
-      f" [{like.low}, {like.high}]; it was made under another plan"
-    )
-  return like.replace(q=value.q)
 
 
 def _product_range(a: Fx, b: Fx) -> tuple[int, int]:

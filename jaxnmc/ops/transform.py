@@ -38,7 +38,7 @@ def over_batch(run, inputs, state):
   return jax.vmap(run)(inputs, state)
 
 
-def _check(fn, inputs) -> None:
+def check_inputs(fn, inputs) -> None:
   """Lets the model refuse bad inputs while they are still concrete."""
   check = getattr(fn, "check_inputs", None)
   if check is not None:
@@ -62,7 +62,7 @@ def reference(fn, taps: bool = False):
   """
 
   def run(params, inputs, state=None):
-    _check(fn, inputs)
+    check_inputs(fn, inputs)
 
     def one(inputs, state):
       ops = Reference(taps)
@@ -88,7 +88,7 @@ def observe(fn):
     return jax.tree.map(jnp.max, values)
 
   def run(params, inputs):
-    _check(fn, inputs)
+    check_inputs(fn, inputs)
     values = ranges(params, inputs)
     return {k: float(v) for k, v in jax.device_get(values).items()}, notes
 
@@ -112,7 +112,7 @@ def fake_quant(fn, plan, taps: bool = False):
   """
 
   def run(params, inputs, state=None):
-    _check(fn, inputs)
+    check_inputs(fn, inputs)
     dtype = _float_dtype(params)
 
     def one(inputs, state):
@@ -148,7 +148,7 @@ def fixed(fn, plan, taps: bool = False, saturation: bool = False):
   """
 
   def run(qparams, inputs, state=None):
-    _check(fn, inputs)
+    check_inputs(fn, inputs)
     tree = checked_tree(qparams, plan)
 
     def one(inputs, state):

@@ -1,0 +1,45 @@
+"""The `loihi` interpreter: the integers of `fixed`, on placed cores, counted."""
+
+from jaxnmc.chip.functional import Functional
+from jaxnmc.chip.stepped import Stepped
+from jaxnmc.errors import PlacementError, PlanError
+
+ENGINES = {"functional": Functional, "stepped": Stepped}
+MODES = ("pipelined", "fall-through")
+
+
+def loihi(
+  fn, plan, placement, *, engine: str = "functional", mode: str = "pipelined"
+):
+  """Runs a model on the cores of a placement.
+
+  Args:
+    fn: model function.
+    plan: number formats.
+    placement: result of `place`.
+    engine: "functional" (whole prompts at a time, the default) or "stepped"
+      (the placed network itself, one time step after the other).
+    mode: "pipelined" (a new token every step) or "fall-through" (the next
+      token when the last one has left); it changes no integer, only when
+      things happen.
+
+  Returns:
+    `run(qparams, inputs, state=None) -> (out, state, counters)`.
+
+  Raises:
+    PlanError: unknown engine or mode, or a placement under another plan.
+  """
+  if engine not in ENGINES:
+    raise PlanError(f"engine must be one of {sorted(ENGINES)}; found {engine!r}")
+  if mode not in MODES:
+    raise PlanError(f"mode must be one of {list(MODES)}; found {mode!r}")
+  if not hasattr(placement, "tiles"):
+    raise PlacementError(
+      f"expected the result of place(...), found {type(placement).__name__}"
+    )
+  if placement.network.graph.plan != plan.fingerprint:
+    raise PlanError(
+      "the placement was made under another plan than"
+      f" {plan.name!r}; record and place with this one"
+    )
+  return ENGINES[engine](fn, plan, placement, mode)

@@ -1,0 +1,197 @@
+"""Neuron programs: what one tile computes in one time step.
+
+Populations with the same program, width and cut form a class; their programs
+run as one, vmapped over members (layers) and tiles (cores).  Numbers that
+differ between members, shifts above all, are data.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jax import numpy as jnp
+
+from jaxnmc.chip.network import Network, Population
+from jaxnmc.ops.alu import IntAlu
+
+# An operand: ("port", index, age), ("node", index, age), ("state", index, 0),
+# ("const", index, 0) or ("scalar", index, 0).
+Operand = tuple[str, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+  """One element-wise instruction.
+
+  Attributes:
+    op: name in the instruction set.
+    operands: where its data come from.
+    static: (name, value) of operands known to the program.
+    varying: (name, index into the scalars) of operands that are data.
+  """
+
+  op: str
+  operands: tuple[Operand, ...]
+  static: tuple[tuple[str, Any], ...]
+  varying: tuple[tuple[str, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """Instructions of one neuron.
+
+  Attributes:
+    instructions: in order.
+    ports: number of accumulators.
+    updates: for each state word the instruction whose result replaces it.
+    waits: (kind, index, length): values kept in FIFOs.
+  """
+
+  instructions: tuple[Instruction, ...]
+  ports: int
+  updates: tuple[int, ...]
+  waits: tuple[tuple[str, int, int], ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Compiled:
+  """The program of one population with its own numbers.
+
+  Attributes:
+    program: shared with the other members of the class.
+    consts: int32[width] arrays.
+    scalars: integers.
+    local: node id -> instruction index.
+  """
+
+  program: Program
+  consts: tuple[np.ndarray, ...]
+  scalars: tuple[int, ...]
+  local: dict[int, int]
+
+
+def _is_number(value) -> bool:
+  return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+# Static operands that must be the same for all members of a class.
+_FIXED = {("low_bits", "bits"), ("sigmoid", "table")}
+
+
+def compile_population(net: Network, population: Population) -> Compiled:
+  """Turns a population's nodes into a program.
+
+  Args:
+    net: the network.
+    population: one of its populations, on the chip.
+
+  Returns:
+    The program and this member's numbers.
+  """
+  nodes, depth = net.graph.nodes, net.depth
+  ports = {net.ports[k].node: i for i, k in enumerate(population.ports)}
+  states: dict[int, int] = {}
+  local: dict[int, int] = {}
+  consts: list[np.ndarray] = []
+  scalars: list[int] = []
+  instructions: list[Instruction] = []
+  waits: dict[tuple[str, int], int] = {}
+
+  def scalar(value) -> int:
+    scalars.append(int(value))
+    return len(scalars) - 1
+
+  def operand(reader: int, arg: int) -> Operand:
+    node = nodes[arg]
+    if node.op == "const":
+      assert node.data is not None
+      if node.width == 1:
+        return ("scalar", scalar(node.data.reshape(-1)[0]), 0)
+      consts.append(node.data)
+      return ("const", len(consts) - 1, 0)
+    if node.op == "prev":
+      return ("state", states[arg], 0)
+    if arg in local:
+      age = depth[reader] - depth[arg]
+      slot = ("node", local[arg])
+    else:
+      slot = ("port", ports[arg])
+      age = depth[reader] - net.ports[population.ports[ports[arg]]].depth
+    if age:
+      waits[slot] = max(age, waits.get(slot, 0))
+    return (*slot, age)
+
+  for i in population.nodes:
+    if nodes[i].op == "prev":
+      states[i] = len(states)
+  for i in population.nodes:
+    node = nodes[i]
+    if node.op == "prev":
+      continue
+    operands = tuple(operand(i, arg) for arg in node.args)
+    static, varying = [], []
+    for name, value in sorted(node.static.items()):
+      if _is_number(value) and (node.op, name) not in _FIXED:
+        varying.append((name, scalar(value)))
+      else:
+        static.append((name, value))
+    local[i] = len(instructions)
+    instructions.append(
+      Instruction(node.op, operands, tuple(static), tuple(varying))
+    )
+  updates = tuple(local[net.graph.bind[i]] for i in states)
+  program = Program(
+    tuple(instructions),
+    len(population.ports),
+    updates,
+    tuple((k, i, a) for (k, i), a in sorted(waits.items())),
+  )
+  return Compiled(program, tuple(consts), tuple(scalars), local)
+
+
+def run_tile(program: Program, fixed: tuple, ports, waiting, state, consts, data):
+  """One time step of one tile.
+
+  Args:
+    program: what to compute.
+    fixed: scalars known when compiling (None where `data` has them).
+    ports: accumulators, int32[ports, n].
+    waiting: FIFO contents by wait, each int32[length, n], newest first.
+    state: recurrent state, int32[states, n].
+    consts: int32[consts, n].
+    data: int32[scalars] of this member.
+
+  Returns:
+    (values int32[instructions, n], new FIFO contents, state candidates).
+  """
+  alu = IntAlu()
+  slots = {(k, i): j for j, (k, i, _) in enumerate(program.waits)}
+  values: list = []
+
+  def number(i: int):
+    return fixed[i] if fixed[i] is not None else data[i]
+
+  def read(where: Operand):
+    kind, i, age = where
+    if kind == "scalar":
+      return jnp.int32(number(i))
+    if kind == "const":
+      return consts[i]
+    if kind == "state":
+      return state[i]
+    if age:
+      return waiting[slots[(kind, i)]][age - 1]
+    return ports[i] if kind == "port" else values[i]
+
+  width = (ports if program.ports else state).shape[-1]
+  for step in program.instructions:
+    static = dict(step.static)
+    static.update({name: number(i) for name, i in step.varying})
+    out = getattr(alu, step.op)(*(read(w) for w in step.operands), **static)
+    values.append(jnp.broadcast_to(out, (width,)))
+  fresh = []
+  for j, (kind, i, _) in enumerate(program.waits):
+    now = ports[i] if kind == "port" else values[i]
+    fresh.append(jnp.concatenate([now[None], waiting[j][:-1]]))
+  candidates = [values[i] for i in program.updates]
+  return values, fresh, candidates

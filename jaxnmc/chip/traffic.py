@@ -1,0 +1,166 @@
+"""What a step's messages cost: counts per synapse and tile.
+
+Zero is not sent.  For a source vector x, `nz = (x != 0)`, and per tile
+
+    out    = messages sent                         (tiles of the source)
+    inc    = messages received                     (tiles of the target)
+    stored = synapse entries walked for them
+    synops = entries walked whose weight is not zero
+
+`functional` applies this to whole prompts and `stepped` to one step; so the two
+can only differ in time.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+
+from jaxnmc.chip.network import Network, Synapse
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tiling:
+  """How one population is cut.
+
+  Attributes:
+    starts: first neuron of each tile.
+    sizes: neurons of each tile.
+    tiles: index of each tile in `placement.tiles`.
+  """
+
+  starts: np.ndarray
+  sizes: np.ndarray
+  tiles: np.ndarray
+
+  @property
+  def count(self) -> int:
+    """Number of tiles; 0 for a population on the host."""
+    return len(self.sizes)
+
+  @property
+  def key(self) -> tuple[int, ...]:
+    """Hashable form of the cut."""
+    return tuple(int(n) for n in self.sizes)
+
+
+def tilings(placement) -> tuple[Tiling, ...]:
+  """The cut of every population of `placement.network`, in order."""
+  network: Network = placement.network
+  by_name: dict[str, list[tuple[int, int, int]]] = {}
+  for i, tile in enumerate(placement.tiles):
+    by_name.setdefault(tile.population, []).append((tile.start, tile.stop, i))
+  result = []
+  for population in network.populations:
+    parts = sorted(by_name.get(population.name, []))
+    starts = np.array([p[0] for p in parts], np.int64)
+    stops = np.array([p[1] for p in parts], np.int64)
+    index = np.array([p[2] for p in parts], np.int64)
+    result.append(Tiling(starts, stops - starts, index))
+  return tuple(result)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Route:
+  """A synapse with the cuts of both its ends.
+
+  Attributes:
+    synapse: the synapse.
+    src: tiling of the source population.
+    dst: tiling of the target population.
+    sparse: only non-zero weights are stored.
+  """
+
+  synapse: Synapse
+  src: Tiling
+  dst: Tiling
+  sparse: bool
+
+  @property
+  def columns(self) -> int:
+    """Length of one row of counts: out, inc, synops, stored."""
+    return self.src.count + 3 * self.dst.count
+
+
+def routes(placement) -> tuple[Route, ...]:
+  """All synapses with at least one end on the chips."""
+  cuts = tilings(placement)
+  pairs = [
+    Route(s, cuts[s.src], cuts[s.dst], code.kind == "sparse")
+    for s, code in zip(
+      placement.network.synapses, placement.encodings, strict=True
+    )
+  ]
+  return tuple(r for r in pairs if r.columns)
+
+
+def nonzero_per_tile(route: Route) -> np.ndarray | None:
+  """Non-zero weights of each source per target tile, int[src, tiles].
+
+  Only for a dense synapse onto chips; stored in int8 where it fits, because
+  int8 products are fast.
+  """
+  weights = route.synapse.weights
+  if weights is None or not route.dst.count:
+    return None
+  counts = np.add.reduceat(
+    np.abs(weights), route.dst.starts, axis=0, dtype=np.int16
+  ).T
+  if counts.max(initial=0) <= 127:
+    return np.ascontiguousarray(counts, np.int8)
+  return np.ascontiguousarray(counts, np.int32)
+
+
+def _per_tile(nz: jax.Array, cut: Tiling) -> jax.Array:
+  """Sums of int32[..., width] over each tile, int32[..., tiles]."""
+  if not cut.count:
+    return jnp.zeros((*nz.shape[:-1], 0), jnp.int32)
+  total = jnp.cumsum(nz, axis=-1, dtype=jnp.int32)
+  total = jnp.pad(total, [(0, 0)] * (nz.ndim - 1) + [(1, 0)])
+  return total[..., cut.starts + cut.sizes] - total[..., cut.starts]
+
+
+def count(route: Route, x: jax.Array, dense: jax.Array | None) -> jax.Array:
+  """Counts of the messages of a source.
+
+  Args:
+    route: the synapse.
+    x: int32[..., src width], the values sent (0 where nothing is sent).
+    dense: `nonzero_per_tile(route)`.
+
+  Returns:
+    int32[..., columns]: out, inc, synops and stored, concatenated.
+  """
+  nz = (x != 0).astype(jnp.int32)
+  src, dst = route.src, route.dst
+  parts = [_per_tile(nz, src)]
+  if dst.count:
+    sizes = jnp.asarray(dst.sizes, jnp.int32)
+    total = jnp.sum(nz, axis=-1, keepdims=True, dtype=jnp.int32)
+    kind = route.synapse.kind
+    if kind == "relay":
+      each = _per_tile(nz, dst)
+      parts += [each, each, each]
+    elif kind == "dense":
+      assert dense is not None
+      synops = _int_dot(nz, dense)
+      stored = synops if route.sparse else total * sizes
+      parts += [total * jnp.ones_like(sizes), synops, stored]
+    else:
+      # One source to all (gather), or all to one (reduce): no weight is zero.
+      parts += [total * jnp.ones_like(sizes), total * sizes, total * sizes]
+  return jnp.concatenate(parts, axis=-1)
+
+
+def _int_dot(nz: jax.Array, dense: jax.Array) -> jax.Array:
+  rows = nz.reshape(-1, nz.shape[-1]).astype(dense.dtype)
+  if rows.shape[0] == 1:
+    # One row leaves the fast path of int8 products on CPU.
+    rows = jnp.concatenate([rows, jnp.zeros_like(rows)])
+  out = lax.dot_general(
+    rows, dense, (((1,), (0,)), ((), ())), preferred_element_type=jnp.int32
+  )
+  out = out[: max(1, nz.size // nz.shape[-1])]
+  return out.reshape(*nz.shape[:-1], dense.shape[-1])
