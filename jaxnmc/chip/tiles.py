@@ -143,6 +143,14 @@ class Placement:
     return phases[self.tile_population] * self.sizes
 
   @functools.cached_property
+  def steps_per_token(self) -> int:
+    """Steps from a token's injection until its last event on the chips."""
+    tiles = self.tiles_of
+    ends = [s.depth for s in self.network.synapses if tiles[s.src]]
+    ends += [s.depth + 1 for s in self.network.synapses if tiles[s.dst]]
+    return max(ends, default=0) + 1
+
+  @functools.cached_property
   def walk(self) -> np.ndarray:
     """Stored weights each core walks for one token, by depth.
 
@@ -150,7 +158,7 @@ class Placement:
     messages taken as non-zero. Row d is walked d steps after injection.
     """
     column = np.searchsorted(self.used_cores, self.tile_core)
-    shape = (self.network.steps_per_token, len(self.used_cores))
+    shape = (self.steps_per_token, len(self.used_cores))
     walk = np.zeros(shape, np.int64)
     for synapse, code in zip(self.network.synapses, self.encodings):
       mine = list(self.tiles_of[synapse.dst])

@@ -1,0 +1,272 @@
+"""What a run did on the cores: exact event counts, int64 on the host.
+
+Engines hand in `Segment`s, which `folding` reduces to a `Stretch` each.
+
+JSON (`Counters.to_json`), so that the profile of a real chip can be priced:
+
+    {"format": "jaxnmc-counters", "version": 1,
+     "per": "tile" | "core",   what one entry of a total belongs to: a tile of
+                               the placement, or a core (chip * cores + core)
+     "owners": number of them,
+     "saturations": {site: count},
+     "stretches": [{"mode": "pipelined" | "fall-through" | "mixed",
+                    "tokens": n, "steps": n, "first_logits": step | null,
+                    "totals": {name: [one per owner]},
+                    "steps_of": {name: [one per step]}}]}
+
+Names in `totals` are `TOTALS`; those in `steps_of` are `STEPS`. A name that was
+not measured is left out.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxnmc.chip.folding import (
+  MODES,
+  STEPS,
+  TOTALS,
+  Segment,
+  Stretch,
+  SynapseCount,
+  fold,
+  series,
+)
+from jaxnmc.chip.tiles import Placement
+from jaxnmc.errors import UserError
+
+__all__ = ["Counters", "Segment", "Stretch", "SynapseCount", "series"]
+
+_FORMAT, _VERSION = "jaxnmc-counters", 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Counters:
+  """What one or several runs did.
+
+  Attributes:
+    stretches: in order of time.
+    owners: length of every total.
+    per: what owns an entry: `tile` or `core`.
+    saturations: site -> values clipped by its format.
+  """
+
+  stretches: tuple[Stretch, ...]
+  owners: int
+  per: str = "tile"
+  saturations: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def of(
+    cls,
+    segments: Iterable[Segment],
+    placement: Placement,
+    saturations: Mapping[str, int] | None = None,
+  ) -> "Counters":
+    """Folds what an engine counted.
+
+    Args:
+      segments: in order of time.
+      placement: where the tiles are.
+      saturations: site -> values clipped.
+
+    Returns:
+      Totals per tile and numbers per step.
+    """
+    stretches = tuple(fold(segment, placement) for segment in segments)
+    return cls(stretches, len(placement.tiles), "tile", dict(saturations or {}))
+
+  def merge(self, other: "Counters") -> "Counters":
+    """These, then the other's stretches.
+
+    Raises:
+      UserError: the two belong to different placements.
+    """
+    if (self.owners, self.per) != (other.owners, other.per):
+      raise UserError(
+        f"counters of {other.owners} {other.per}s cannot follow counters of"
+        f" {self.owners} {self.per}s; they come from different placements"
+      )
+    clipped = dict(self.saturations)
+    for site, n in other.saturations.items():
+      clipped[site] = clipped.get(site, 0) + n
+    stretches = self.stretches + other.stretches
+    return dataclasses.replace(self, stretches=stretches, saturations=clipped)
+
+  @property
+  def tokens(self) -> int:
+    """Tokens of all stretches."""
+    return sum(s.tokens for s in self.stretches)
+
+  @property
+  def steps(self) -> int:
+    """Steps of all stretches."""
+    return sum(s.steps for s in self.stretches)
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """Totals that every stretch has."""
+    found = [set(s.totals) for s in self.stretches]
+    return tuple(n for n in TOTALS if found and all(n in f for f in found))
+
+  def total(self, name: str, mode: str | None = None) -> np.ndarray:
+    """One count over all stretches, or those of a mode: int64[owners]."""
+    out = np.zeros(self.owners, np.int64)
+    for stretch in self.stretches:
+      if mode in (None, stretch.mode):
+        out += stretch.totals[name]
+    return out
+
+  def by(
+    self, what: str, name: str, placement: Placement, mode: str | None = None
+  ) -> np.ndarray:
+    """One count summed over what the tiles lie on.
+
+    Args:
+      what: `core` (counted over all chips), `chip` or `layer` (tiles without
+        a layer are left out).
+      name: of `TOTALS`.
+      placement: the placement that was run.
+      mode: only stretches of this mode.
+
+    Returns:
+      int64[cores], [chips] or [layers], from 0 to the last one in use.
+
+    Raises:
+      UserError: unknown `what`, counters of another placement, or counters
+        per core asked by layer.
+    """
+    self.check(placement)
+    values = self.total(name, mode)
+    per = placement.hardware.cores_per_chip
+    owners = {
+      ("tile", "core"): placement.tile_core,
+      ("tile", "chip"): placement.tile_chip,
+      ("tile", "layer"): placement.tile_layer,
+      ("core", "core"): np.arange(self.owners),
+      ("core", "chip"): np.arange(self.owners) // per,
+    }
+    if (self.per, what) not in owners:
+      raise UserError(
+        f"counters per {self.per} cannot be summed by {what!r}; known are"
+        f" {', '.join(w for p, w in owners if p == self.per)}"
+      )
+    return placement.sum_by(owners[self.per, what], values)
+
+  def check(self, placement: Placement) -> None:
+    """Raises a UserError unless the counters fit the placement."""
+    tiles, cores = len(placement.tiles), placement.hardware.cores
+    if self.owners != (tiles if self.per == "tile" else cores):
+      raise UserError(
+        f"counters of {self.owners} {self.per}s do not belong to a placement"
+        f" of {tiles} tiles on {cores} cores"
+      )
+
+  def to_json(self) -> str:
+    """The counters as text; the format is at the top of this module."""
+    plain = lambda arrays: {
+      k: np.asarray(v).tolist() for k, v in arrays.items()
+    }
+    stretches = [
+      {
+        "mode": s.mode,
+        "tokens": s.tokens,
+        "steps": s.steps,
+        "first_logits": s.first_logits,
+        "totals": plain(s.totals),
+        "steps_of": plain(s.steps_of),
+      }
+      for s in self.stretches
+    ]
+    head = {"format": _FORMAT, "version": _VERSION, "per": self.per}
+    body = {"owners": self.owners, "saturations": dict(self.saturations)}
+    return json.dumps(head | body | {"stretches": stretches})
+
+  @classmethod
+  def from_json(cls, text: str, where: str = "counters") -> "Counters":
+    """Reads what `to_json`, or somebody's profiler, wrote.
+
+    Args:
+      text: JSON.
+      where: name of the file, for messages.
+
+    Raises:
+      UserError: not this format, or numbers that cannot be counts; the message
+        names the field.
+    """
+    try:
+      data = json.loads(text)
+    except json.JSONDecodeError as e:
+      raise UserError(f"{where}: not JSON ({e})") from e
+    reader = _Reader(where)
+    if not isinstance(data, dict) or data.get("format") != _FORMAT:
+      raise reader.error("format", data, f'an object with format "{_FORMAT}"')
+    if data.get("version") != _VERSION:
+      raise reader.error("version", data.get("version"), str(_VERSION))
+    per = data.get("per")
+    if per not in ("tile", "core"):
+      raise reader.error("per", per, "tile or core")
+    owners = reader.whole(data, "owners", "owners")
+    found = data.get("stretches")
+    if not isinstance(found, list):
+      raise reader.error("stretches", found, "a list")
+    stretches = tuple(
+      reader.stretch(s, f"stretches[{i}]", owners) for i, s in enumerate(found)
+    )
+    clipped = data.get("saturations", {})
+    if not isinstance(clipped, dict):
+      raise reader.error("saturations", clipped, "an object")
+    sites = {k: reader.whole(clipped, k, f"saturations.{k}") for k in clipped}
+    return cls(stretches, owners, per, sites)
+
+
+class _Reader:
+  """Checked fields of the JSON."""
+
+  def __init__(self, where: str):
+    self.where = where
+
+  def error(self, field: str, found: Any, allowed: str) -> UserError:
+    shown = repr(found)
+    shown = shown if len(shown) < 60 else shown[:57] + "..."
+    return UserError(f"{self.where}: {field} is {shown}; it must be {allowed}")
+
+  def whole(self, data: Mapping, key: str, field: str) -> int:
+    value = data.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+      raise self.error(field, value, "a whole number that is not negative")
+    return value
+
+  def arrays(self, data: Any, field: str, names, length: int) -> dict:
+    if not isinstance(data, dict) or not set(data) <= set(names):
+      raise self.error(
+        field, data, f"an object with some of {', '.join(names)}"
+      )
+    out = {}
+    for name, values in data.items():
+      good = isinstance(values, list) and len(values) == length
+      if not good or any(type(v) is not int or v < 0 for v in values):
+        allowed = f"{length} whole numbers that are not negative"
+        raise self.error(f"{field}.{name}", values, allowed)
+      out[name] = np.array(values, np.int64)
+    return out
+
+  def stretch(self, data: Any, field: str, owners: int) -> Stretch:
+    if not isinstance(data, dict):
+      raise self.error(field, data, "an object")
+    mode = data.get("mode")
+    if mode not in MODES:
+      raise self.error(f"{field}.mode", mode, f"one of {', '.join(MODES)}")
+    tokens = self.whole(data, "tokens", f"{field}.tokens")
+    steps = self.whole(data, "steps", f"{field}.steps")
+    first = data.get("first_logits")
+    if first is not None:
+      first = self.whole(data, "first_logits", f"{field}.first_logits")
+    totals = data.get("totals", {})
+    totals = self.arrays(totals, f"{field}.totals", TOTALS, owners)
+    rows = data.get("steps_of", {})
+    rows = self.arrays(rows, f"{field}.steps_of", STEPS, steps)
+    return Stretch(mode, tokens, steps, first, totals, rows)

@@ -1,0 +1,259 @@
+"""Folds what an engine counted to totals per tile and numbers per step.
+
+Engines hand in, for each synapse and token, the messages and walks of every
+tile. An event of depth d of token n happens in step inject[n] + d. The busiest
+core sets the time of a step, so of every step only its largest core and the
+sum over cores are kept.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from jaxnmc.chip.tiles import Placement
+
+__all__ = ["MODES", "STEPS", "TOTALS"]
+__all__ += ["Segment", "Stretch", "SynapseCount", "fold", "series"]
+
+TOTALS = {
+  "messages_out": "messages that neurons sent",
+  "messages_in": "messages that arrived",
+  "synops": "weights walked that are not zero",
+  "synops_stored": "stored weights walked",
+  "crossings": "messages sent, once per other chip that they reach",
+  "passes_executed": "neuron passes: every neuron and phase, every step",
+  "passes_active": "neuron passes with a token there",
+}
+STEPS = {
+  "busiest_stored": "stored weights walked by the busiest core",
+  "stored": "stored weights walked by all cores",
+  "crossings": "as in the totals",
+  "host_messages": "messages from and to the host",
+}
+MODES = ("pipelined", "fall-through", "mixed")
+_WINDOW = 1 << 22  # numbers in the buffer that folds steps
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SynapseCount:
+  """Traffic of one synapse, token by token.
+
+  Attributes:
+    synapse: its index in the network.
+    depth: of its source: the events of token n are in step inject[n] + depth.
+    out: messages sent, int[T, tiles of the source].
+    inc: messages received, int[T, tiles of the target].
+    synops: entries walked that are not zero, int[T, tiles of the target].
+    stored: entries walked, int[T, tiles of the target].
+  """
+
+  synapse: int
+  depth: int
+  out: np.ndarray
+  inc: np.ndarray
+  synops: np.ndarray
+  stored: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Segment:
+  """One uninterrupted run, from empty cores until the last token has left.
+
+  Attributes:
+    inject: step at which each token enters, strictly increasing, int64[T].
+    counts: traffic of the synapses that touch the chips.
+  """
+
+  inject: np.ndarray
+  counts: tuple[SynapseCount, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stretch:
+  """A segment, folded.
+
+  Attributes:
+    mode: `pipelined` (a token every step), `fall-through` (the next one when
+      the last one has left; also a single token) or `mixed`.
+    tokens: tokens that entered.
+    steps: time steps.
+    first_logits: step after which the first token's result was there.
+    totals: name (of `TOTALS`) -> int64[owners].
+    steps_of: name (of `STEPS`) -> int64[steps].
+  """
+
+  mode: str
+  tokens: int
+  steps: int
+  first_logits: int | None
+  totals: Mapping[str, np.ndarray]
+  steps_of: Mapping[str, np.ndarray]
+
+
+def _mode(inject: np.ndarray, latency: int) -> str:
+  gaps = np.diff(inject)
+  if (gaps >= latency).all():
+    return "fall-through"
+  return "pipelined" if (gaps == 1).all() else "mixed"
+
+
+def _ends(placement: Placement, count: SynapseCount):
+  """Tiles of the source and of the target, int arrays."""
+  synapse = placement.network.synapses[count.synapse]
+  tiles = placement.tiles_of
+  return np.array(tiles[synapse.src], int), np.array(tiles[synapse.dst], int)
+
+
+def _reach(placement: Placement, segment: Segment) -> dict[int, np.ndarray]:
+  """Source value -> other chips each tile of its population reaches, int[k]."""
+  chips: dict[int, list[set[int]]] = {}
+  for count in segment.counts:
+    synapse = placement.network.synapses[count.synapse]
+    src, dst = _ends(placement, count)
+    sets = chips.setdefault(synapse.source, [set() for _ in src])
+    for reached, i in zip(sets, src):
+      tile = placement.tiles[i]
+      for j in dst:
+        other = placement.tiles[j]
+        apart = other.stop <= tile.start or tile.stop <= other.start
+        if other.chip != tile.chip and not (synapse.kind == "relay" and apart):
+          reached.add(other.chip)
+  return {
+    source: np.array([len(s) for s in sets], np.int64)
+    for source, sets in chips.items()
+  }
+
+
+def _events(segment: Segment, placement: Placement) -> Iterator[tuple]:
+  """(name of a total, depth, tiles, int[T, tiles]) of everything that happened.
+
+  A value that goes to several targets is sent once; one that a population
+  reads by several ports arrives once.
+  """
+  reach = _reach(placement, segment)
+  sent, arrived = set(), set()
+  for count in segment.counts:
+    synapse = placement.network.synapses[count.synapse]
+    src, dst = _ends(placement, count)
+    yield "synops", count.depth, dst, count.synops
+    yield "synops_stored", count.depth, dst, count.stored
+    if synapse.source not in sent:
+      sent.add(synapse.source)
+      yield "messages_out", count.depth, src, count.out
+      chips = reach[synapse.source]
+      if chips.any():
+        yield "crossings", count.depth, src, count.out * chips
+    if (synapse.source, synapse.dst) not in arrived:
+      arrived.add((synapse.source, synapse.dst))
+      yield "messages_in", count.depth, dst, count.inc
+
+
+def _host_events(segment: Segment, placement: Placement) -> Iterator[tuple]:
+  """(depth, int[T]) of messages between host and chips."""
+  met = set()
+  for count in segment.counts:
+    synapse = placement.network.synapses[count.synapse]
+    src, dst = _ends(placement, count)
+    if len(src) and len(dst) or synapse.source in met:
+      continue
+    met.add(synapse.source)
+    values = count.out.sum(-1, dtype=np.int64)
+    if not len(src):
+      relay = synapse.kind == "relay"
+      values = count.inc.sum(-1, dtype=np.int64) if relay else count.inc[:, 0]
+    yield count.depth, values
+
+
+def _add_rows(rows: np.ndarray, inject, depth: int, columns, values) -> None:
+  """rows[inject[n] + depth, columns] += values[n]; columns may repeat."""
+  np.add.at(rows, ((inject + depth)[:, None], columns[None, :]), values)
+
+
+def series(
+  segment: Segment, placement: Placement, name: str = "synops_stored"
+) -> np.ndarray:
+  """One count in every step and tile: int64[steps, tiles]. For small runs.
+
+  Args:
+    segment: what the engine counted.
+    placement: where the tiles are.
+    name: of `TOTALS`, but for the neuron passes.
+  """
+  inject = np.asarray(segment.inject, np.int64)
+  steps = int(inject[-1]) + placement.steps_per_token
+  rows = np.zeros((steps, len(placement.tiles)), np.int64)
+  for kind, depth, tiles, values in _events(segment, placement):
+    if kind == name:
+      _add_rows(rows, inject, depth, tiles, values)
+  return rows
+
+
+def _busiest(events: Sequence[tuple], inject, steps: int, cores: int):
+  """Largest and sum over cores of what every step has: two int64[steps].
+
+  Args:
+    events: (depth, core of each column, int[T, columns]).
+    inject: int64[T].
+    steps: number of steps.
+    cores: number of cores.
+  """
+  latency = max((depth for depth, _, _ in events), default=0) + 1
+  most, total = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
+  rows = np.zeros((0, cores), np.int64)  # those from step `at` on
+  at = start = 0
+  while start < len(inject):
+    # As many tokens as the buffer holds, one at least.
+    room = int(inject[start]) + max(1, _WINDOW // max(1, cores) - latency)
+    stop = max(start + 1, int(np.searchsorted(inject, room)))
+    end = int(inject[stop - 1]) + latency
+    rows = np.concatenate([rows, np.zeros((end - at - len(rows), cores), int)])
+    part = inject[start:stop] - at
+    for depth, columns, values in events:
+      _add_rows(rows, part, depth, columns, values[start:stop])
+    # Steps before the next token's first one are complete.
+    done = end - at if stop == len(inject) else int(inject[stop]) - at
+    done = min(done, len(rows))
+    most[at : at + done] = rows[:done].max(axis=1, initial=0)
+    total[at : at + done] = rows[:done].sum(axis=1)
+    rows, at, start = rows[done:], at + done, stop
+    if stop < len(inject) and not len(rows):
+      at = int(inject[stop])
+  return most, total
+
+
+def fold(segment: Segment, placement: Placement) -> Stretch:
+  """Totals per tile and numbers per step of one segment."""
+  inject = np.asarray(segment.inject, np.int64)
+  latency = placement.steps_per_token
+  steps = int(inject[-1]) + latency
+  passive = ("passes_executed", "passes_active")
+  totals = {
+    name: np.zeros(len(placement.tiles), np.int64)
+    for name in TOTALS
+    if name not in passive
+  }
+  column = np.searchsorted(placement.used_cores, placement.tile_core)
+  walks, crossings = [], np.zeros(steps, np.int64)
+  for name, depth, tiles, values in _events(segment, placement):
+    np.add.at(totals[name], tiles, values.sum(0, dtype=np.int64))
+    if name == "synops_stored":
+      walks.append((depth, column[tiles], values))
+    elif name == "crossings":
+      crossings[inject + depth] += values.sum(-1, dtype=np.int64)
+  cores = len(placement.used_cores)
+  busiest, stored = _busiest(walks, inject, steps, cores)
+  host = np.zeros(steps, np.int64)
+  for depth, values in _host_events(segment, placement):
+    host[inject + depth] += values
+  totals["passes_executed"] = placement.passes * steps
+  totals["passes_active"] = placement.passes * len(inject)
+  rows = (busiest, stored, crossings, host)
+  return Stretch(
+    _mode(inject, latency),
+    len(inject),
+    steps,
+    int(inject[0]) + latency - 1,
+    totals,
+    dict(zip(STEPS, rows, strict=True)),
+  )
