@@ -1,0 +1,43 @@
+"""The console script `jaxnmc` (and `python -m jaxnmc`).
+
+Exit status: 0 done, 1 the answer is no (`verify` over tolerance, `demo` not
+equal), 2 the input cannot be used; then stderr has one line that says why.
+"""
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from jaxnmc.cli import parser
+from jaxnmc.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one command.
+
+  Args:
+    argv: arguments without the program's name; those of the process if None.
+
+  Returns:
+    The exit status.
+  """
+  try:
+    args = parser.build().parse_args(argv)
+    # Commands import jax; help and wrong flags need not wait for it.
+    command = importlib.import_module(f"jaxnmc.cli.{args.command}")
+    status = command.main(args)
+    sys.stdout.flush()
+    return status
+  except UserError as error:
+    text = " ".join(str(error).split())
+    print(f"jaxnmc: error: {text}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print("jaxnmc: interrupted", file=sys.stderr)
+    return 128 + signal.SIGINT
+  except BrokenPipeError:
+    # The reader (`| head`) has gone; nothing is left to say, not even at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE

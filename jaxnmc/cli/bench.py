@@ -1,0 +1,36 @@
+"""`jaxnmc bench`: speed against the memory limit of this machine."""
+
+import jaxnmc
+from jaxnmc.cli.output import Output
+from jaxnmc.cli.parser import ZOO_MODEL
+from jaxnmc.report import bench
+
+
+def main(args) -> int:
+  """Runs the command."""
+  out = Output(args)
+  model = jaxnmc.load(ZOO_MODEL)
+  found = bench.bench(model, args.repeats, args.quick)
+  rows = [
+    (
+      row["name"],
+      f"{1e3 * row['median_s']:.3f}",
+      f"{100 * row['share_of_limit']:.0f} %",
+      "" if row["tokens_per_s"] is None else f"{row['tokens_per_s']:,.0f}",
+      f"{row['first_call_s']:.2f}",
+    )
+    for row in found["rows"]
+  ]
+  out.table(
+    f"Medians of {found['repeats']} (measured)",
+    ("case", ">ms", ">of memory limit", ">tokens/s", ">first call s"),
+    rows,
+  )
+  load = found["load_average"]
+  out.line(
+    f"memory is read at {found['bandwidth_bytes_per_s'] / 1e9:.1f} GB/s;"
+    f" load average {load['before']:.1f} before, {load['after']:.1f} after, on"
+    f" {found['cores']} cores"
+  )
+  out.result(found)
+  return 0

@@ -1,0 +1,71 @@
+"""`jaxnmc doctor`: what is wrong with this installation, or with a model."""
+
+import numpy as np
+
+import jaxnmc
+from jaxnmc.cli.output import Output
+from jaxnmc.evaluate import text
+from jaxnmc.report import backends, health
+
+_MOST_IDS = 512
+_MOST_ROWS = 20
+
+
+def main(args) -> int:
+  """Runs the command; 1 if a kernel is not exact on this device."""
+  out = Output(args)
+  found = health.installation()
+  rows = [(k, v or "absent") for k, v in found["versions"].items()]
+  out.table("Versions", ("package", "version"), rows)
+  rows = [(d["id"], d["platform"], d["kind"]) for d in found["devices"]]
+  out.table("Devices", (">id", "platform", "kind"), rows)
+  rows = [(k, "exact" if v else "WRONG") for k, v in found["kernels"].items()]
+  out.table("Integer kernels", ("kernel", "on this device"), rows)
+  rows = []
+  for extra, modules in found["extras"].items():
+    missing = [name for name, there in modules.items() if not there]
+    state = f"absent: {', '.join(missing)}" if missing else "present"
+    rows.append((f"jaxnmc[{extra}]", state))
+  out.table("Extras", ("extra", "state"), rows)
+  if args.model is not None:
+    found["model"] = _model(args, out)
+  out.result(found)
+  return 0 if all(found["kernels"].values()) else 1
+
+
+def _model(args, out: Output) -> dict:
+  model = jaxnmc.load(args.model)
+  out.notes(model.notes)
+  plan, qparams, notes = backends.quantized(model, args.calibrate)
+  out.notes(notes)
+  documents = None if args.text is None else text.read_documents([args.text])
+  batches = backends.calibration_batches(model, documents)
+  ids = np.concatenate(
+    [b["ids"][b.get("mask", np.ones_like(b["ids"])) != 0] for b in batches]
+  )[:_MOST_IDS]
+  rows = health.sites(model.fn, plan, qparams, ids)
+  bad = [r for r in rows if r["dead"] or r["saturated"]]
+  bad.sort(key=lambda r: (-r["saturated"] / r["values"], -r["dead"]))
+  shown = [
+    (
+      r["site"],
+      r["format"],
+      f"{r['dead']:,}/{r['features']:,}",
+      f"{100 * r['saturated'] / r['values']:.3f} %",
+      r["used_bits"],
+    )
+    for r in bad[:_MOST_ROWS]
+  ]
+  if shown:
+    out.table(
+      f"{model.name}: sites with dead features or saturated values",
+      ("site", "format", ">dead", ">saturated", ">bits used"),
+      shown,
+    )
+  out.line(
+    f"{len(rows)} sites on {len(ids)} ids: {sum(bool(r['dead']) for r in rows)}"
+    f" with dead features, {sum(bool(r['saturated']) for r in rows)} with"
+    " saturated values"
+    + (f"; {_MOST_ROWS} of {len(bad)} shown" if len(bad) > _MOST_ROWS else "")
+  )
+  return {"model": model.name, "ids": len(ids), "sites": rows}

@@ -1,0 +1,96 @@
+"""`jaxnmc evaluate`: bits per byte and perplexity of a text."""
+
+import contextlib
+import time
+
+import jaxnmc
+from jaxnmc.cli.output import Output, is_terminal
+from jaxnmc.evaluate import Scorer, cut, encode, provenance, text
+from jaxnmc.report import backends, files
+
+
+def main(args) -> int:
+  """Runs the command; the JSON goes to standard output in any case."""
+  out = Output(args)
+  model = jaxnmc.load(args.model)
+  out.notes(model.notes)
+  tokenizer = backends.need_tokenizer(model)
+  documents = text.read_documents([args.text])
+  lengths = None
+  if args.prefix_bytes is not None:
+    lengths = text.read_lengths(args.prefix_bytes)
+  texts = cut(documents, lengths)[: args.max_documents]
+  rows, size = encode(tokenizer, texts, model.config.vocab_size, args.max_ids)
+  backend = backends.prepare(
+    model,
+    args.backend,
+    engine=args.engine,
+    chips=args.chips,
+    calibrate=args.calibrate,
+  )
+  out.notes(backend.notes)
+  scorer = Scorer(
+    backend.run, backend.params, jit=backend.jit, batch=args.batch
+  )
+  start = time.perf_counter()
+  with _bar(sum(len(row) for row in rows)) as advance:
+    score = scorer(rows, size, bos=backends.begin_id(model), progress=advance)
+  data = {
+    "bits_per_byte": score.bits_per_byte,
+    "perplexity": score.perplexity,
+    "nats": score.nats,
+    "ids": score.ids,
+    "bytes": score.bytes,
+    "documents": score.documents,
+    "model": model.name,
+    "backend": backend.name,
+    "engine": backend.engine,
+    "text": args.text,
+    "text_sha256": provenance.file_sha256(args.text),
+    "range": {
+      "prefix_bytes": args.prefix_bytes,
+      "max_ids": args.max_ids,
+      "max_documents": args.max_documents,
+    },
+    **fingerprints(model, backend),
+    "logits_integers": score.integers,
+    "logits_sha256": score.digest,
+    "seconds": round(time.perf_counter() - start, 3),
+    "notes": list(backend.notes),
+    "versions": provenance.versions(),
+  }
+  files.write_json("-", data)
+  if args.json not in (None, "-"):
+    out.result(data)
+  return 0
+
+
+def fingerprints(model, backend) -> dict:
+  """Hashes of the weights in use and of the plan."""
+  if backend.qparams is not None:
+    plan, weights = backend.plan.fingerprint, backend.qparams.weights
+    return {"weights_sha256": weights, "plan_sha256": plan}
+  weights = provenance.params_sha256(model.params)
+  return {"weights_sha256": weights, "plan_sha256": None}
+
+
+@contextlib.contextmanager
+def _bar(total: int):
+  """Yields `advance(ids)`; draws a bar with an ETA on a terminal's stderr."""
+  if not is_terminal():
+    yield lambda ids: None
+    return
+  from rich import console, progress
+
+  columns = (
+    progress.TextColumn("ids"),
+    progress.MofNCompleteColumn(),
+    progress.BarColumn(),
+    progress.TextColumn("ETA"),
+    progress.TimeRemainingColumn(),
+  )
+  with progress.Progress(
+    *columns, console=console.Console(stderr=True), transient=True
+  ) as bar:
+    task = bar.add_task("evaluate", total=total)
+    yield lambda ids: bar.advance(task, ids)

@@ -1,0 +1,43 @@
+"""Where a command says things: tables to people, JSON to programs."""
+
+import sys
+
+from jaxnmc.report import files, tables
+
+
+class Output:
+  """Tables and lines on standard output; on stderr if JSON goes there."""
+
+  def __init__(self, args):
+    """Takes parsed arguments; refuses an impossible output file at once."""
+    self.json = args.json
+    files.check_writable(self.json)
+    self.people = tables.console(stderr=self.json == "-")
+    self.errors = tables.console(stderr=True)
+
+  def table(self, title, columns, rows) -> None:
+    """Prints a table."""
+    self.people.print(tables.table(title, columns, rows))
+
+  def line(self, text: str = "") -> None:
+    """Prints text as it is."""
+    self.people.print(text, markup=False, soft_wrap=True)
+
+  def raw(self, text: str) -> None:
+    """Writes text without a line end, at once."""
+    self.people.file.write(text)
+    self.people.file.flush()
+
+  def notes(self, notes) -> None:
+    """Notes go to stderr."""
+    for note in notes:
+      self.errors.print(f"note: {note}", markup=False, soft_wrap=True)
+
+  def result(self, data, indent: int | None = 1) -> None:
+    """Writes the JSON where it was asked for."""
+    files.write_json(self.json, data, indent)
+
+
+def is_terminal() -> bool:
+  """Whether a progress bar on stderr would be seen."""
+  return sys.stderr.isatty()

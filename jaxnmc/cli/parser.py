@@ -1,0 +1,217 @@
+"""Commands and flags.  Nothing heavy is imported here."""
+
+import argparse
+from typing import NoReturn
+
+from jaxnmc._version import __version__
+from jaxnmc.errors import UserError
+
+BACKENDS = ("float", "fake_quant", "fixed", "spiking", "loihi")
+ENGINES = ("functional", "stepped")
+ZOO_MODEL = "stories-mmf"
+DEMO_PROMPT = "Once upon a time, there was a little"
+
+_MODEL = (
+  f"a model of the zoo ({ZOO_MODEL}), a Hugging Face folder, or a folder or"
+  " npz of a training run"
+)
+
+
+class Parser(argparse.ArgumentParser):
+  """Wrong flags are a `UserError`: one line and exit status 2."""
+
+  def error(self, message: str) -> NoReturn:
+    raise UserError(f"{message}; see '{self.prog} --help'")
+
+
+def build() -> argparse.ArgumentParser:
+  """The parser of all commands."""
+  parser = Parser(
+    prog="jaxnmc",
+    description="A language model in JAX: in float, in integers, and on the"
+    " cores of a simulated Loihi 2.",
+    allow_abbrev=False,
+  )
+  parser.add_argument("--version", action="version", version=__version__)
+  commands = parser.add_subparsers(
+    dest="command", metavar="COMMAND", required=True, parser_class=Parser
+  )
+
+  def add(name: str, text: str, model: bool | str = False):
+    command = commands.add_parser(
+      name, help=text, description=_sentence(text), allow_abbrev=False
+    )
+    if model:
+      nargs = "?" if model == "optional" else None
+      command.add_argument("model", metavar="MODEL", help=_MODEL, nargs=nargs)
+    command.add_argument(
+      "--json",
+      metavar="FILE",
+      nargs="?",
+      const="-",
+      help="write the result as JSON; '-' (or no FILE) is standard output",
+    )
+    return command
+
+  demo = add("demo", "a story from integers on simulated Loihi 2 cores")
+  demo.add_argument("--prompt", default=DEMO_PROMPT, help="how it begins")
+  _number(demo, "tokens", 128, "most tokens to write")
+  _number(demo, "chips", None, "chips to place it on (default: as few as do)")
+  _engine(demo)
+  _sampling(demo)
+
+  run = add("run", "generate text and report what it cost", model=True)
+  run.add_argument("--prompt", required=True, help="text to continue")
+  _backend(run)
+  _engine(run)
+  _number(run, "tokens", 64, "most tokens to write")
+  _number(run, "chips", None, "chips to place it on (default: as few as do)")
+  run.add_argument(
+    "--report", metavar="FILE.html", help="write a self-contained HTML page"
+  )
+  _calibrate(run)
+  _sampling(run)
+
+  verify = add(
+    "verify", "compare a checkpoint with recorded outputs", model=False
+  )
+  verify.add_argument("model", metavar="DIR", help=_MODEL)
+  verify.add_argument(
+    "reference", metavar="REFERENCE.npz", help="recorded ids and outputs"
+  )
+
+  add("info", "parameters, memory and operations of a model", model=True)
+
+  evaluate = add("evaluate", "bits per byte and perplexity, JSON", model=True)
+  evaluate.add_argument(
+    "--text",
+    required=True,
+    metavar="FILE",
+    help="UTF-8 text, plain or .gz; lines '<|endoftext|>' part documents",
+  )
+  _backend(evaluate)
+  _engine(evaluate)
+  _number(evaluate, "chips", None, "chips to place it on (backend loihi)")
+  _number(evaluate, "max_ids", None, "score only the first ids of a document")
+  evaluate.add_argument(
+    "--prefix_bytes",
+    metavar="FILE",
+    help="JSON list: score only so many bytes of each document",
+  )
+  _number(evaluate, "max_documents", None, "score only the first documents")
+  _number(evaluate, "batch", 16, "documents side by side")
+  _calibrate(evaluate)
+
+  place = add("place", "place a model on chips, or say why not", model=True)
+  _number(place, "chips", None, "chips (default: as few as do)")
+  _calibrate(place)
+
+  doctor = add(
+    "doctor",
+    "this installation; with MODEL: dead and saturated sites",
+    model="optional",
+  )
+  doctor.add_argument("--text", metavar="FILE", help="text to run MODEL on")
+  _calibrate(doctor)
+
+  bench = add("bench", "speed against the memory limit of this machine")
+  _number(bench, "repeats", 5, "measurements of each case, at least 5")
+  bench.add_argument(
+    "--quick", action="store_true", help="small cases only, in seconds"
+  )
+  return parser
+
+
+def _sentence(text: str) -> str:
+  return text[0].upper() + text[1:] + "."
+
+
+def _positive(text: str) -> int:
+  try:
+    value = int(text)
+  except ValueError:
+    value = 0
+  if value < 1:
+    raise argparse.ArgumentTypeError(
+      f"found {text!r}, allowed is a positive integer"
+    )
+  return value
+
+
+def _flag(command, name: str, **options) -> None:
+  """Adds `--some_name` and, for those who type it, `--some-name`."""
+  names = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+  command.add_argument(*names, **options)
+
+
+def _number(command, name: str, default: int | None, text: str) -> None:
+  shown = "" if default is None else f" (default: {default})"
+  _flag(
+    command,
+    name,
+    type=_positive,
+    default=default,
+    metavar="N",
+    help=text + shown,
+  )
+
+
+def _backend(command) -> None:
+  command.add_argument(
+    "--backend",
+    choices=BACKENDS,
+    default="float",
+    help="how it computes (default: float)",
+  )
+
+
+def _engine(command) -> None:
+  command.add_argument(
+    "--engine",
+    choices=ENGINES,
+    default="functional",
+    help="of backend loihi: whole prompts at a time, or the placed network"
+    " step by step (default: functional)",
+  )
+
+
+def _calibrate(command) -> None:
+  command.add_argument(
+    "--calibrate",
+    metavar="FILE",
+    help="text to choose number formats on, for a model that brings no plan"
+    " (default: a few built-in sentences)",
+  )
+
+
+def _sampling(command) -> None:
+  _flag(command, "seed", type=int, default=0, help="of sampling (default: 0)")
+  _flag(
+    command,
+    "temperature",
+    type=float,
+    default=0.0,
+    help="0 is greedy (default); integer backends sample in integers",
+  )
+  _flag(
+    command,
+    "top_k",
+    type=int,
+    default=0,
+    metavar="N",
+    help="sample from the N largest logits only",
+  )
+  _flag(
+    command,
+    "top_p",
+    type=float,
+    default=1.0,
+    metavar="P",
+    help="sample from the fewest tokens with this share of probability",
+  )
+  _flag(
+    command,
+    "float_sampler",
+    action="store_true",
+    help="sample with a float temperature on the host (not exact)",
+  )

@@ -1,0 +1,148 @@
+"""`jaxnmc run`: generate text with any backend and say what it cost."""
+
+import time
+from typing import Any
+
+import numpy as np
+
+import jaxnmc
+from jaxnmc.cli import evaluate
+from jaxnmc.cli.output import Output
+from jaxnmc.evaluate import provenance
+from jaxnmc.io.tokenizer import stream_decoder
+from jaxnmc.models.generate import Generated, Generator
+from jaxnmc.models.sampling import sampler
+from jaxnmc.report import backends, costs, files, pages
+
+
+def main(args) -> int:
+  """Runs the command."""
+  out = Output(args)
+  files.check_writable(args.report)
+  model = jaxnmc.load(args.model)
+  out.notes(model.notes)
+  prompt = backends.encode_prompt(model, args.prompt)
+  pick = choose_sampler(args, model)
+  backend = backends.prepare(
+    model,
+    args.backend,
+    engine=args.engine,
+    chips=args.chips,
+    calibrate=args.calibrate,
+  )
+  out.notes(backend.notes)
+  data, _ = story(out, model, backend, args.prompt, prompt, pick, args.tokens)
+  data["command"] = "run"
+  costs.show(out.people, data)
+  if args.report is not None:
+    files.write_text(args.report, pages.run_page(data))
+    out.line(f"report: {args.report}")
+  out.result(data)
+  return 0
+
+
+def choose_sampler(args, model):
+  """The sampler that the flags ask for; refuses impossible ones at once.
+
+  Raises:
+    TokenError: an impossible parameter.
+  """
+  if args.top_k > model.config.vocab_size:
+    from jaxnmc.errors import TokenError
+
+    raise TokenError(
+      f"--top_k {args.top_k} is more than the {model.config.vocab_size} tokens"
+      f" of {model.name}"
+    )
+  if not args.temperature >= 0:
+    from jaxnmc.errors import TokenError
+
+    raise TokenError(f"--temperature must be >= 0; found {args.temperature}")
+  integer = getattr(args, "backend", "loihi") in ("fixed", "loihi")
+  return sampler(
+    args.temperature,
+    args.top_k,
+    args.top_p,
+    args.seed,
+    integer=integer and not args.float_sampler,
+  )
+
+
+def story(
+  out: Output,
+  model,
+  backend,
+  text: str,
+  prompt,
+  pick,
+  tokens: int,
+  keep_logits: bool = False,
+) -> tuple[dict[str, Any], Generated]:
+  """Generates, streams the text, and collects everything worth reporting.
+
+  Args:
+    out: where the text goes.
+    model: the model.
+    backend: how it runs.
+    text: the prompt as text.
+    prompt: its ids, begin token included.
+    pick: sampler.
+    tokens: most tokens to generate.
+    keep_logits: keep the logits of every position.
+
+  Returns:
+    (JSON-ready result, what was generated).
+  """
+  push = stream_decoder(model.tokenizer)
+  times: list[float] = []
+
+  def on_token(ids: np.ndarray, alive: np.ndarray) -> None:
+    times.append(time.perf_counter())
+    if alive[0]:
+      out.raw(push(int(ids[0])))
+
+  generator = Generator(
+    backend.run,
+    backend.params,
+    model.config.vocab_size,
+    pick,
+    jit=backend.jit,
+  )
+  eos = getattr(model.tokenizer, "eos_id", None)
+  out.raw(text)
+  start = time.perf_counter()
+  found = generator(
+    [prompt], tokens, eos_id=eos, callback=on_token, keep_logits=keep_logits
+  )
+  out.raw(push() + "\n")
+  seconds = times[-1] - start
+  # The first decode step compiles; the rest is what a token takes.
+  decode = np.diff(times[1:])
+  data = {
+    "model": model.name,
+    "config": vars(model.config),
+    "backend": backend.name,
+    "engine": backend.engine,
+    "prompt": text,
+    "text": model.tokenizer.decode(found.ids[0]),
+    "prompt_tokens": len(prompt),
+    "tokens": len(found.ids[0]),
+    "ids": found.ids[0].tolist(),
+    "ended": found.stopped[0],
+    "sampling": pick.label,
+    "host": {
+      "label": "measured",
+      "seconds": seconds,
+      "first_token_s": times[0] - start,
+      "tokens_per_s": 1 / float(np.median(decode)) if len(decode) else None,
+    },
+    "cost": None,
+    "placement": None,
+    **evaluate.fingerprints(model, backend),
+    "plan": backend.plan.name if backend.plan else None,
+    "notes": [*model.notes, *backend.notes],
+    "versions": provenance.versions(),
+  }
+  if backend.placement is not None:
+    data |= costs.collect(found, backend)
+  return data, found

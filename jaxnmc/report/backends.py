@@ -1,0 +1,253 @@
+"""A model ready to run: one of the backends with parameters that fit it."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import jaxnmc
+from jaxnmc.errors import ConfigError, PlacementError, TokenError
+from jaxnmc.evaluate.text import read_documents
+
+NAMES = ("float", "fake_quant", "fixed", "loihi")
+_MAX_CHIPS = 1152  # the largest Loihi 2 system there is, Hala Point
+_CALIBRATION_IDS = 256
+# Room above a range that was seen on a few sentences only.
+_SMALL_MARGIN = 1.0
+_SENTENCES = (
+  "Once upon a time, there was a little girl named Lily. She loved to play"
+  " outside in the sun with her red ball.",
+  '"What is in the box?" asked Tom. His mom smiled and said, "It is a gift'
+  ' for your birthday!" Tom was very happy.',
+  "The old dog ran to the big tree. It saw 3 birds there, and a cat. They"
+  " were scared, but the dog only wanted to be their friend.",
+  "In 1984 the committee published its report: costs had risen by 12.5 %"
+  " (see page 7), while output fell.",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Backend:
+  """One way to run a model.
+
+  Attributes:
+    name: one of `NAMES`.
+    run: `run(params, inputs, state) -> (out, state[, counters])`.
+    params: what `run` takes: float params or qparams.
+    jit: whether the caller should compile `run`.
+    integer: whether logits are integers.
+    plan: number formats, or None for float.
+    qparams: integer parameters, or None.
+    placement: cores, for loihi.
+    engine: engine of loihi, or None.
+    notes: what a reader should know, one line each.
+  """
+
+  name: str
+  run: Callable
+  params: Any
+  jit: bool = True
+  integer: bool = False
+  plan: Any = None
+  qparams: Any = None
+  placement: Any = None
+  engine: str | None = None
+  notes: tuple[str, ...] = ()
+
+
+def need_tokenizer(model) -> Any:
+  """The model's tokenizer.
+
+  Raises:
+    TokenError: it has none.
+  """
+  if model.tokenizer is None:
+    why = "; ".join(model.notes) or "none came with it"
+    raise TokenError(
+      f"{model.name}: has no tokenizer ({why}); put a tokenizer.npz,"
+      " tokenizer.json or tokenizer.model into its folder"
+    )
+  return model.tokenizer
+
+
+def begin_id(model) -> int:
+  """The token in front of every text: BOS, or 0 where there is none."""
+  for found in (
+    getattr(model.tokenizer, "bos_id", None),
+    getattr(model.config, "bos_token_id", None),
+  ):
+    if found is not None:
+      return int(found)
+  return 0
+
+
+def encode_prompt(model, text: str) -> np.ndarray:
+  """BOS and the ids of a prompt, int32[n].
+
+  Raises:
+    TokenError: an empty prompt, or one that cannot be encoded.
+  """
+  if not text:
+    raise TokenError("the prompt is empty; give some text to continue")
+  ids = np.asarray(need_tokenizer(model).encode(text), np.int32)
+  if not len(ids):
+    raise TokenError(
+      f"the prompt {text!r} gives no token ids; give some text to continue"
+    )
+  if ids.max() >= model.config.vocab_size or ids.min() < 0:
+    raise TokenError(
+      f"the prompt gives token id {int(ids.max())}, but {model.name} has"
+      f" {model.config.vocab_size} tokens; its tokenizer belongs to another"
+      " model"
+    )
+  return np.concatenate([[begin_id(model)], ids]).astype(np.int32)
+
+
+def calibration_batches(
+  model, documents: Sequence[str | bytes] | None
+) -> list[dict[str, np.ndarray]]:
+  """One batch of ids [B, T] with a left-padding mask.
+
+  Args:
+    model: a model; without a tokenizer random ids are used.
+    documents: texts; built-in sentences if None.
+
+  Returns:
+    Input dicts.
+  """
+  if model.tokenizer is None:
+    draw = np.random.default_rng(0)
+    size = (4, 64)
+    ids = draw.integers(0, model.config.vocab_size, size, np.int32)
+    return [{"ids": ids}]
+  from jaxnmc.models.generate import left_pad
+
+  bos = [begin_id(model)]
+  rows = [
+    np.concatenate([bos, model.tokenizer.encode(d)[:_CALIBRATION_IDS]])
+    for d in (documents or _SENTENCES)
+  ]
+  batches = []
+  for first in range(0, len(rows), 16):
+    ids, mask = left_pad(rows[first : first + 16])
+    batches.append({"ids": ids, "mask": mask})
+  return batches
+
+
+def quantized(model, calibrate: str | None = None):
+  """(plan, qparams, notes): the model's own, or made here.
+
+  Args:
+    model: a model.
+    calibrate: text file to calibrate on; overrides a plan of the model's own.
+
+  Returns:
+    Plan, integer parameters and notes for the reader.
+  """
+  if calibrate is None and model.plan is not None:
+    qparams = model.qparams
+    if qparams is None:
+      qparams = jaxnmc.quantize_params(model.params, model.plan)
+    return model.plan, qparams, ()
+  preset = jaxnmc.quantize.W8A16
+  if calibrate is None:
+    documents = None
+    preset = preset.replace(margin=_SMALL_MARGIN)
+    what = "built-in sentences" if model.tokenizer else "random token ids"
+    notes = (
+      f"{model.name} brings no plan: formats were chosen on {what} with one"
+      " bit to spare; --calibrate FILE does better",
+    )
+  else:
+    documents = read_documents([calibrate])[:64]
+    notes = (f"formats were chosen on {calibrate}",)
+  batches = calibration_batches(model, documents)
+  stats = jaxnmc.calibrate(model.fn)(model.params, batches)
+  plan = jaxnmc.plan(stats, preset)
+  return plan, jaxnmc.quantize_params(model.params, plan), notes
+
+
+def place_on(graph, chips: int | None):
+  """A placement on `chips` chips, or on as few as do.
+
+  Raises:
+    PlacementError: it does not fit.
+  """
+  if chips is not None:
+    return jaxnmc.place(graph, jaxnmc.chip.loihi2(chips=chips))
+  count, low = 1, 0
+  while True:
+    try:
+      found = jaxnmc.place(graph, jaxnmc.chip.loihi2(chips=count))
+      break
+    except PlacementError:
+      if count >= _MAX_CHIPS:
+        raise
+      low, count = count, min(2 * count, _MAX_CHIPS)
+  # The smallest number of chips lies in (low, count].
+  while count - low > 1:
+    middle = (low + count) // 2
+    try:
+      found = jaxnmc.place(graph, jaxnmc.chip.loihi2(chips=middle))
+      count = middle
+    except PlacementError:
+      low = middle
+  return found
+
+
+def prepare(
+  model,
+  name: str,
+  *,
+  engine: str = "functional",
+  chips: int | None = None,
+  calibrate: str | None = None,
+  mode: str | None = None,
+) -> Backend:
+  """Makes a model ready to run.
+
+  Args:
+    model: what `jaxnmc.load` returned.
+    name: one of `NAMES`.
+    engine: engine of loihi.
+    chips: chips of loihi; None for as few as do.
+    calibrate: text file to choose formats on.
+    mode: schedule of loihi; None for its default.
+
+  Returns:
+    The backend.
+
+  Raises:
+    ConfigError: there is no such backend.
+    PlacementError: the model does not fit the chips.
+  """
+  if name not in NAMES:
+    later = " comes with a later release;" if name == "spiking" else ""
+    raise ConfigError(
+      f"--backend {name}:{later} this release has {', '.join(NAMES)}"
+    )
+  if name == "float":
+    return Backend(name, jaxnmc.reference(model.fn), model.params)
+  plan, qparams, notes = quantized(model, calibrate)
+  made = {"plan": plan, "qparams": qparams, "notes": notes}
+  if name == "fake_quant":
+    run = jaxnmc.fake_quant(model.fn, plan)
+    return Backend(name, run, model.params, integer=False, **made)
+  if name == "fixed":
+    run = jaxnmc.fixed(model.fn, plan)
+    return Backend(name, run, qparams, integer=True, **made)
+  graph = jaxnmc.record(model.fn, plan, qparams)
+  placement = place_on(graph, chips)
+  options = {} if mode is None else {"mode": mode}
+  run = jaxnmc.loihi(model.fn, plan, placement, engine=engine, **options)
+  return Backend(
+    name,
+    run,
+    qparams,
+    jit=False,
+    integer=True,
+    placement=placement,
+    engine=engine,
+    **made,
+  )

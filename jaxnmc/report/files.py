@@ -1,0 +1,75 @@
+"""Results to files or standard output; a file appears whole or not at all."""
+
+import json
+import math
+import pathlib
+import sys
+from typing import Any
+
+from jaxnmc.errors import UserError
+from jaxnmc.io import files
+
+
+class OutputError(UserError):
+  """A result cannot be written where it was asked for."""
+
+
+def check_writable(path: str | None) -> None:
+  """Refuses an impossible output file before the work is done.
+
+  Args:
+    path: a file name, "-" for standard output, or None for no output.
+
+  Raises:
+    OutputError: its folder does not exist, or it is a folder itself.
+  """
+  if path is None or path == "-":
+    return
+  target = pathlib.Path(path)
+  if target.is_dir():
+    raise OutputError(f"{path}: is a folder; name a file in it")
+  if not target.parent.is_dir():
+    raise OutputError(
+      f"{path}: the folder {target.parent} does not exist; make it first"
+    )
+
+
+def write_text(path: str, text: str) -> None:
+  """Writes a text file.
+
+  Raises:
+    OutputError: the system refuses.
+  """
+  try:
+    files.write_bytes(path, text.encode("utf-8"))
+  except OSError as error:
+    raise OutputError(
+      f"{path}: cannot be written ({error.strerror}); name another file"
+    ) from error
+
+
+def plain(value: Any) -> Any:
+  """A value as JSON knows it: arrays to lists, no NaN or infinity."""
+  if hasattr(value, "tolist"):
+    value = value.tolist()
+  if isinstance(value, dict):
+    return {str(k): plain(v) for k, v in value.items()}
+  if isinstance(value, list | tuple | set | frozenset):
+    return [plain(v) for v in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  if value is None or isinstance(value, bool | int | float | str):
+    return value
+  return str(value)
+
+
+def write_json(path: str | None, data: Any, indent: int | None = 1) -> None:
+  """Writes JSON to a file, to standard output for "-", nowhere for None."""
+  if path is None:
+    return
+  text = json.dumps(plain(data), indent=indent, allow_nan=False) + "\n"
+  if path == "-":
+    sys.stdout.write(text)
+    sys.stdout.flush()
+  else:
+    write_text(path, text)

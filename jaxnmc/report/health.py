@@ -1,0 +1,131 @@
+"""Is this installation, is this model in good health?"""
+
+import importlib.util
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from jaxnmc.evaluate import provenance
+from jaxnmc.numerics.fx import Fx
+
+# Extra -> the modules it brings.
+EXTRAS = {
+  "hf": ("safetensors", "tokenizers", "sentencepiece", "huggingface_hub"),
+  "eval": ("lm_eval",),
+  "nir": ("nir",),
+  "plot": ("matplotlib",),
+  "track": ("tensorboardX",),
+  "export": ("flatbuffers",),
+  "test": ("pytest", "hypothesis", "xdist", "pytest_cov"),
+  "dev": ("ruff", "mypy"),
+}
+CORE = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
+
+
+def _version(name: str) -> str | None:
+  try:
+    return metadata.version(name)
+  except metadata.PackageNotFoundError:
+    return None
+
+
+def installation() -> dict[str, Any]:
+  """Versions, devices, an exactness check of the kernels, extras."""
+  return {
+    "versions": {
+      **provenance.versions(),
+      **{name: _version(name) for name in (*CORE, "absl-py", "rich")},
+    },
+    "devices": [
+      {"id": d.id, "platform": d.platform, "kind": d.device_kind}
+      for d in jax.devices()
+    ],
+    "x64": bool(jax.config.jax_enable_x64),
+    "kernels": kernels(),
+    "extras": {
+      extra: {name: importlib.util.find_spec(name) is not None for name in all_}
+      for extra, all_ in EXTRAS.items()
+    },
+  }
+
+
+def kernels() -> dict[str, bool]:
+  """Each integer kernel on this device: does it give the exact integers?"""
+  from jaxnmc.kernels import ternary
+  from jaxnmc.numerics import wide
+
+  draw = np.random.default_rng(0)
+  x = draw.integers(-32639, 32640, (3, 130)).astype(np.int32)
+  w = draw.integers(-1, 2, (37, 130)).astype(np.int8)
+  found = ternary.ternary_matmul(jnp.asarray(x), jnp.asarray(w), bound=32639)
+  product = np.array_equal(found, x.astype(np.int64) @ w.T.astype(np.int64))
+  a = draw.integers(-(2**31) + 1, 2**31, 500)
+  b = draw.integers(-(2**15), 2**15, 500)
+  shifted = wide.mul_shr(
+    jnp.asarray(a, jnp.int32),
+    jnp.asarray(b, jnp.int32),
+    20,
+    -(2**31),
+    2**31 - 1,
+  )
+  exact = [(int(p) * int(q) + (1 << 19)) >> 20 for p, q in zip(a, b)]
+  clipped = np.clip(np.array(exact, np.int64), -(2**31), 2**31 - 1)
+  return {
+    "ternary matrix product": bool(product),
+    "multiply and shift": bool(np.array_equal(shifted, clipped)),
+  }
+
+
+def sites(fn, plan, qparams, ids: Sequence[int]) -> list[dict[str, Any]]:
+  """Dead and saturated values of every site on one text.
+
+  Args:
+    fn: model function.
+    plan: number formats.
+    qparams: integer parameters.
+    ids: token ids, [T].
+
+  Returns:
+    One row per site: `site`, `format`, `features`, `dead` (features that are
+    zero at every token), `values`, `saturated` (values that were clipped),
+    `used_bits` of the largest magnitude.
+  """
+  from jaxnmc.ops import transform
+
+  run = transform.fixed(fn, plan, taps=True, saturation=True)
+  static: dict[str, tuple[str, int]] = {}  # learned while tracing
+
+  @jax.jit
+  def measure(qparams, ids):
+    values = run(qparams, {"ids": ids})[2]
+    found = {}
+    for path, value in values.items():
+      if isinstance(value, Fx) and path in plan.formats:
+        width = value.q.shape[-1]
+        static[path] = (str(plan.formats[path]), width)
+        q = value.q.reshape(-1, width)
+        saturated = values.get(path + ".saturated", jnp.int32(0))
+        dead = jnp.sum(~jnp.any(q != 0, axis=0), dtype=jnp.int32)
+        found[path] = (dead, saturated, jnp.max(jnp.abs(q)))
+    return found
+
+  found = jax.device_get(measure(qparams, jnp.asarray(ids, jnp.int32)))
+  rows = []
+  for path, (dead, saturated, top) in found.items():
+    fmt, width = static[path]
+    rows.append(
+      {
+        "site": path,
+        "format": fmt,
+        "features": width,
+        "dead": int(dead),
+        "values": width * len(ids),
+        "saturated": int(saturated),
+        "used_bits": int(top).bit_length() + 1,
+      }
+    )
+  return rows
