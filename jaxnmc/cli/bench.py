@@ -9,6 +9,7 @@ from jaxnmc.report import bench
 def main(args) -> int:
   """Runs the command."""
   out = Output(args)
+  bench.check_repeats(args.repeats)
   model = jaxnmc.load(ZOO_MODEL)
   found = bench.bench(model, args.repeats, args.quick)
   rows = [

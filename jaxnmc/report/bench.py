@@ -120,6 +120,14 @@ def model_cases(model, names: Sequence[str], quick: bool) -> list[Case]:
   return cases
 
 
+def check_repeats(repeats: int) -> None:
+  """Refuses too few measurements for a median, with a ConfigError."""
+  if repeats < _MIN_REPEATS:
+    raise ConfigError(
+      f"--repeats {repeats}: a median needs at least {_MIN_REPEATS}"
+    )
+
+
 def measure(cases: Sequence[Case], repeats: int) -> list[dict[str, Any]]:
   """Times cases, interleaved.
 
@@ -134,10 +142,7 @@ def measure(cases: Sequence[Case], repeats: int) -> list[dict[str, Any]]:
   Raises:
     ConfigError: fewer than 5 repeats.
   """
-  if repeats < _MIN_REPEATS:
-    raise ConfigError(
-      f"--repeats {repeats}: a median needs at least {_MIN_REPEATS}"
-    )
+  check_repeats(repeats)
   first, inner = [], []
   for case in cases:
     first.append(_seconds(case.run, 1))
