@@ -43,6 +43,12 @@ class Fx:
     return max(-self.low, self.high)
 
   @property
+  def label(self) -> str:
+    """Name and format, for messages."""
+    name = self.site or "a value"
+    return f"{name} .{self.frac} in [{self.low}, {self.high}]"
+
+  @property
   def shape(self) -> tuple[int, ...]:
     """Shape of the codes."""
     return tuple(self.q.shape)

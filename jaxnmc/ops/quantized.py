@@ -86,6 +86,12 @@ class Quantized(Ops):
   def _here(self) -> str:
     return ".".join(self._path) or "<top>"
 
+  def _pair(self, a: Fx, sign: str, b: Fx) -> str:
+    """Place and both formats of an operation, for messages."""
+    path = self._here()
+    a, b = self._plain(path, a), self._plain(path, b)
+    return f"{path} ({a.label} {sign} {b.label})"
+
   def _aligned(self, a: Fx, b: Fx) -> tuple[Fx, Fx]:
     """Both operands with the larger number of fraction bits, exactly."""
     path = self._here()
@@ -99,7 +105,7 @@ class Quantized(Ops):
       return x.replace(frac=frac)
     # Refuse before building a shift that no machine has.
     scale = 1 << min(bits, 64)
-    label = f"{path} (aligning {x.site or 'a value'} s.{x.frac} to .{frac})"
+    label = f"{path} (aligning {x.label} to {frac} fraction bits)"
     q = None if bits > 31 else self.alu.shl(x.q, bits=bits)
     return self._value(label, q, frac, x.low * scale, x.high * scale)
 
@@ -205,7 +211,8 @@ class Quantized(Ops):
         f" {x.shape[-1]} features"
       )
     high = x.bound * matrix.l1
-    self._value(path, None, x.frac, -high, high)
+    label = f"{path} ({x.label}, rows of L1 norm {matrix.l1})"
+    self._value(label, None, x.frac, -high, high)
     sums = self._dense(path, x, matrix, parts)
     scale = {"mult": matrix.mult, "exp": matrix.exp}
     make = lambda q: self._value(path, q, x.frac, -high, high, **scale)
@@ -238,20 +245,18 @@ class Quantized(Ops):
 
   def matmul(self, a, b) -> Fx:
     """Product of two activations over their last two axes."""
-    path = self._here()
-    a, b = self._plain(path, a), self._plain(path, b)
+    label = self._pair(a, "@", b)
     high = a.bound * b.bound * a.shape[-1]
-    self._value(path, None, a.frac + b.frac, -high, high)
+    self._value(label, None, a.frac + b.frac, -high, high)
     q = self.alu.matmul(a.q, b.q)
-    return self._value(path, q, a.frac + b.frac, -high, high)
+    return self._value(label, q, a.frac + b.frac, -high, high)
 
   def outer(self, a, b) -> Fx:
     """Outer product of features."""
-    path = self._here()
-    a, b = self._plain(path, a), self._plain(path, b)
+    label = self._pair(a, "x", b)
     low, high = _product_range(a, b)
     q = self.alu.outer(a.q, b.q)
-    return self._value(path, q, a.frac + b.frac, low, high)
+    return self._value(label, q, a.frac + b.frac, low, high)
 
   # --- norms
 
@@ -391,24 +396,24 @@ class Quantized(Ops):
 
   def add(self, a, b) -> Fx:
     """a + b, exact."""
+    label = self._pair(a, "+", b)
     a, b = self._aligned(a, b)
     low, high = a.low + b.low, a.high + b.high
     q = self.alu.add(a.q, b.q)
-    return self._value(self._here(), q, a.frac, low, high)
+    return self._value(label, q, a.frac, low, high)
 
   def sub(self, a, b) -> Fx:
     """a - b, exact."""
+    label = self._pair(a, "-", b)
     a, b = self._aligned(a, b)
     low, high = a.low - b.high, a.high - b.low
     q = self.alu.sub(a.q, b.q)
-    return self._value(self._here(), q, a.frac, low, high)
+    return self._value(label, q, a.frac, low, high)
 
   def mul(self, a, b) -> Fx:
     """a * b, exact."""
-    path = self._here()
-    a, b = self._plain(path, a), self._plain(path, b)
+    label = self._pair(a, "x", b)
     low, high = _product_range(a, b)
-    label = f"{path} ({a.site or 'value'} .{a.frac} x {b.site or 'value'} .{b.frac})"
     q = self.alu.mul(a.q, b.q)
     return self._value(label, q, a.frac + b.frac, low, high)
 
