@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from jaxnmc.errors import CheckpointError, TokenError
-from jaxnmc.io import files
+from jaxnmc.io import files, name_map
 from jaxnmc.io.compare import Comparison
 from jaxnmc.io.load import load
 from jaxnmc.io.replay import Replay
@@ -79,8 +79,8 @@ def verify(
     "reference": name,
     **{dtype: run.summary() for dtype, run in runs.items()},
     "failed": chosen.failed,
-    "unknown": sorted(chosen.unknown),
-    "skipped": chosen.skipped,
+    "unknown": sorted({k for run in runs.values() for k in run.unknown}),
+    "skipped": {k: v for run in runs.values() for k, v in run.skipped.items()},
   }
 
 
@@ -115,6 +115,13 @@ def _check_inputs(arrays: dict, model: Model, name: str) -> None:
         f"{name}: array 'prefill_len': found {cut.tolist()}, allowed is one"
         f" number in 1 ... {length}"
       )
+  known = {entry.key for entry in name_map.entries(model.config)}
+  unknown = {str(key) for key in arrays.get("grad_names", ())} - known
+  if unknown:
+    raise CheckpointError(
+      f"{name}: array 'grad_names' names parameters that this model lacks:"
+      f" {', '.join(sorted(unknown))}"
+    )
 
 
 def _run(model: Model, arrays: dict, name: str, dtype: str) -> Comparison:

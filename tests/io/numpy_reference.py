@@ -25,8 +25,8 @@ def shapes(config):
   out = {"model.embeddings.weight": (v, d)}
   if config["use_lower_bound"]:
     out["model.lower_bounds"] = (layers, d)
-  for l in range(layers):
-    at = f"model.layers.{l}."
+  for n in range(layers):
+    at = f"model.layers.{n}."
     out[at + "attn_norm.weight"] = (d,)
     for name in ("i", "f", "g"):
       out[at + f"attn.{name}_proj.weight"] = (e, d)
@@ -94,12 +94,12 @@ class Net:
     p = p / p.sum(0, keepdims=True)
     return np.cumsum(p, 0) - p[:1]
 
-  def mixer(self, l, x, h, mask):
-    at = f"model.layers.{l}.attn."
+  def mixer(self, n, x, h, mask):
+    at = f"model.layers.{n}.attn."
     i = self.bit(at + "i_proj", x)
     f = sigmoid(self.bit(at + "f_proj", x))
-    if self.config["use_lower_bound"] and l > 0:
-      bound = self.bounds()[l]
+    if self.config["use_lower_bound"] and n > 0:
+      bound = self.bounds()[n]
       f = bound + (1 - bound) * f
     u = i * sigmoid(i) * (1 - f)
     if mask is not None:
@@ -120,11 +120,11 @@ class Net:
     r = self.w["model.embeddings.weight"][ids]
     out["embed"] = r
     new = []
-    for l in range(config["num_hidden_layers"]):
-      at = f"model.layers.{l}."
-      h = np.zeros((len(ids), e)) if state is None else state[l]
+    for n in range(config["num_hidden_layers"]):
+      at = f"model.layers.{n}."
+      h = np.zeros((len(ids), e)) if state is None else state[n]
       x = rms(r, self.w[at + "attn_norm.weight"], eps)
-      a, h = self.mixer(l, x, h, mask)
+      a, h = self.mixer(n, x, h, mask)
       r = r + a
       x = rms(r, self.w[at + "mlp_norm.weight"], eps)
       w = self.bit(at + "mlp.gate_proj", x)
@@ -132,8 +132,8 @@ class Net:
       m = self.bit(at + "mlp.down_proj", g * sigmoid(g) * up)
       r = r + m
       new.append(h)
-      out[f"attn_out_{l}"], out[f"mlp_out_{l}"] = a, m
-      out[f"block_out_{l}"] = r
+      out[f"attn_out_{n}"], out[f"mlp_out_{n}"] = a, m
+      out[f"block_out_{n}"] = r
     x = out["final_norm"] = rms(r, self.w["model.norm.weight"], eps)
     out["logits"] = self.bit("lm_head", x)
     return out, new
@@ -148,8 +148,8 @@ class Net:
 
 def states(prefix, state, heads):
   return {
-    f"{prefix}state_{l}": h.reshape(len(h), heads, -1)
-    for l, h in enumerate(state)
+    f"{prefix}state_{n}": h.reshape(len(h), heads, -1)
+    for n, h in enumerate(state)
   }
 
 
