@@ -188,26 +188,38 @@ LOIHI2_FACTS: Mapping[str, Fact] = types.MappingProxyType(
     "static_w": _fact(
       None,
       "W per chip",
-      f"from `cost.energy_constants`, fitted on {_ABREU} Table 4",
+      f"from `energy.constants`, fitted on {_ABREU} Table 4",
       "fitted",
+    ),
+    "running_w": _fact(
+      None,
+      "W per chip in a running system",
+      f"from `energy.constants`, fitted on {_ABREU} Table 4",
+      "fitted",
+    ),
+    "ceiling_w": _fact(
+      2.26,
+      "W per chip",
+      "Hala Point: at most 2,600 W for 1,152 chips, hosts included",
+      "derived",
     ),
     "chip_step_j": _fact(
       None,
       "J per chip and step",
-      f"from `cost.energy_constants`, fitted on {_ABREU} Table 4",
+      f"from `energy.constants`, fitted on {_ABREU} Table 4",
       "fitted",
     ),
     "synop_j": _fact(
       None,
       "J per stored weight walked",
-      f"from `cost.energy_constants`, fitted on {_ABREU} Table 4",
+      f"from `energy.constants`, fitted on {_ABREU} Table 4",
       "fitted",
       (6.8e-12, "Hala Point: power ceiling / peak rate"),
     ),
     "crossing_j": _fact(
       None,
       "J per message to another chip",
-      f"from `cost.energy_constants`, fitted on {_ABREU} Table 4",
+      f"from `energy.constants`, fitted on {_ABREU} Table 4",
       "fitted",
     ),
     "neuron_j": _fact(
@@ -269,6 +281,8 @@ class Hardware:
   host_messages_per_s: float | None = None
   link_messages_per_s: float | None = None
   static_w: float | None = None
+  running_w: float | None = None
+  ceiling_w: float | None = None
   chip_step_j: float | None = None
   synop_j: float | None = None
   crossing_j: float | None = None

@@ -162,8 +162,9 @@ class Placement:
     walk = np.zeros(shape, np.int64)
     for synapse, code in zip(self.network.synapses, self.encodings):
       mine = list(self.tiles_of[synapse.dst])
-      size = self.sizes[mine] * code.entries
-      np.add.at(walk[synapse.depth], column[mine], size)
+      if mine:
+        size = self.sizes[mine] * code.entries
+        np.add.at(walk[synapse.depth], column[mine], size)
     return walk
 
   @functools.cached_property
