@@ -78,6 +78,12 @@ def _leaf(path: str, leaf, role: Role, plan: Plan):
       f"parameter {path} has shape {list(leaf.shape)}, the plan was made for"
       f" {list(role.shape)}; calibrate this model"
     )
+  numbers = leaf.scale if isinstance(leaf, Ternary) else leaf
+  if not np.isfinite(np.asarray(numbers).astype(np.float64)).all():
+    raise PlanError(
+      f"parameter {path} holds values that are not finite; the training or the"
+      " file that it came from is broken"
+    )
   if role.kind == "matrix":
     return matrix(leaf)
   fmt = plan.format(role.site)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -157,6 +158,11 @@ def _format(path: str, limit: float, stats: Stats, preset: Preset) -> Format:
     bits = preset.weight_bits
   elif kinds.get(path) == "table":
     bits = preset.table_bits
+  if not math.isfinite(limit):
+    raise PlanError(
+      f"site {path} took the value {limit} while calibrating; the parameters or"
+      " inputs are broken, or the float type overflows"
+    )
   if path in stats.notes.units:
     return Format(bits, bits - 1, unit=True)
   return Format(bits, frac_for(limit * (1 + preset.margin), bits))
