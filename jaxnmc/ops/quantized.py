@@ -112,7 +112,9 @@ class Quantized(Ops):
   def _requant(self, path: str, x: Fx, fmt: Format):
     """Codes of x in a format: round, shift, saturate."""
     shift = x.frac + x.exp - fmt.frac
-    limits = {"low": fmt.low, "high": fmt.high}
+    # One code beyond either end tells a clipped value from one at the limit.
+    spare = 1 if self.saturation else 0
+    limits = {"low": fmt.low - spare, "high": fmt.high + spare}
     if x.mult is not None:
       if self.alu.exact and not 1 <= shift <= MAX_SHIFT:
         raise FormatError(
@@ -120,14 +122,14 @@ class Quantized(Ops):
           f" format {fmt} in one multiply-shift (shift {shift}, allowed 1 to"
           f" {MAX_SHIFT}); choose fewer fraction bits for this site"
         )
-      requant = lambda **k: self.alu.mul_shr(x.q, x.mult, shift=shift, **k)
+      wide = self.alu.mul_shr(x.q, x.mult, shift=shift, **limits)
     else:
-      requant = lambda **k: self.alu.round_shift(x.q, shift=shift, **k)
-    q = requant(**limits)
-    if self.saturation:
-      beyond = requant(low=fmt.low - 1, high=fmt.high + 1)
-      count = jnp.sum((beyond != q).astype(jnp.int32), dtype=jnp.int32)
-      self.emit(path + ".saturated", count, "sum")
+      wide = self.alu.round_shift(x.q, shift=shift, **limits)
+    if not self.saturation:
+      return wide
+    q = self.alu.clip(wide, low=fmt.low, high=fmt.high)
+    count = jnp.sum((wide != q).astype(jnp.int32), dtype=jnp.int32)
+    self.emit(path + ".saturated", count, "sum")
     return q
 
   def _sited(self, path: str, q, fmt: Format, cast: bool = True) -> Fx:

@@ -1,0 +1,223 @@
+"""Law 2 (one truth) and law 5 (counters agree) for both engines of `loihi`."""
+
+import dataclasses
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import jaxnmc as nmc
+from jaxnmc import _compat
+from jaxnmc.chip import host, program, step
+from jaxnmc.errors import PlacementError, PlanError
+from jaxnmc.models import matmulfree
+from tests.chip.tiny import TINY, tiny_model
+
+TOKENS = np.array([3, 0, 17, 5, 5, 30, 1, 22], np.int32)
+BUBBLES = [0, 3, 4, 9, 30, 31, 100, 101]
+
+
+class Case:
+  """One formulation, placed, with everything that is compiled once."""
+
+  def __init__(self, norm: str, chips: int, head: str):
+    self.fn, self.params, self.plan, self.qparams = tiny_model(norm)
+    graph = nmc.record(self.fn, self.plan, self.qparams)
+    self.network = nmc.network(graph)
+    hardware = nmc.chip.loihi2(chips=chips, cores_per_chip=6)
+    self.placement = nmc.place(self.network, hardware, head=head)
+    self.fixed = jax.jit(nmc.fixed(self.fn, self.plan))
+    make = lambda **k: nmc.loihi(self.fn, self.plan, self.placement, **k)
+    self.functional = make()
+    self.stepped = make(engine="stepped")
+
+  def truth(self, ids, state=None):
+    return self.fixed(self.qparams, {"ids": ids}, state)
+
+
+@pytest.fixture(scope="module", params=[("double", "host"), ("fused", "chip")])
+def case(request):
+  norm, head = request.param
+  return Case(norm, 3, head)
+
+
+def raw_functional(case, ids):
+  """int[T, columns] counts of the functional engine."""
+  out = case.functional.traced(case.qparams, {"ids": ids})
+  return np.asarray(out[2]["counts"])
+
+
+def raw_stepped(case, ids, inject):
+  """int[steps, columns] counts of the stepped engine."""
+  machine = case.stepped
+  rows = np.asarray(host.rows(machine.network.graph, ids))
+  steps = int(inject[-1]) + machine.machine.last + 1
+  _, counts, _ = machine.run(rows, inject, steps, machine._enter(None))
+  return counts
+
+
+def skewed(case, counts, inject):
+  """Functional counts moved to the steps at which they happen."""
+  steps = int(inject[-1]) + case.stepped.machine.last + 1
+  out = np.zeros((steps, counts.shape[1]), np.int64)
+  at = 0
+  for route in case.stepped.machine.routes:
+    part = slice(at, at + route.columns)
+    for n, start in enumerate(inject):
+      out[start + route.synapse.depth, part] += counts[n, part]
+    at += route.columns
+  return out
+
+
+def test_functional_equals_fixed(case):
+  out = case.functional(case.qparams, {"ids": TOKENS})
+  chex.assert_trees_all_equal(out[:2], case.truth(TOKENS))
+
+
+def test_functional_batch_counts_every_sequence(case):
+  ids = np.stack([TOKENS, TOKENS[::-1]])
+  out, state, counters = case.functional(case.qparams, {"ids": ids})
+  chex.assert_trees_all_equal((out, state), case.truth(ids))
+  single = [case.functional(case.qparams, {"ids": row})[2] for row in ids]
+  merged = single[0].merge(single[1])
+  np.testing.assert_array_equal(counters.total("synops"), merged.total("synops"))
+
+
+@pytest.mark.parametrize("inject", [None, BUBBLES], ids=["pipelined", "bubbles"])
+def test_stepped_equals_fixed(case, inject):
+  out = case.stepped(case.qparams, {"ids": TOKENS}, inject=inject)
+  chex.assert_trees_all_equal(out[:2], case.truth(TOKENS))
+
+
+def test_stepped_continues_from_a_state(case):
+  _, state, _ = case.stepped(case.qparams, {"ids": TOKENS[:5]})
+  out = case.stepped(case.qparams, {"ids": TOKENS[5:]}, state)
+  want = case.truth(TOKENS[5:], case.truth(TOKENS[:5])[1])
+  chex.assert_trees_all_equal(out[:2], want)
+
+
+@pytest.mark.parametrize("inject", [range(8), BUBBLES], ids=["dense", "bubbles"])
+def test_counters_agree_step_by_step_and_tile_by_tile(case, inject):
+  inject = np.array(inject)
+  counts = raw_functional(case, TOKENS)
+  assert counts.any(axis=0).mean() > 0.9
+  np.testing.assert_array_equal(
+    raw_stepped(case, TOKENS, inject), skewed(case, counts, inject)
+  )
+
+
+def test_counters_equal_a_count_by_hand(case):
+  """Messages and synops of one dense synapse, in plain Python."""
+  run = nmc.fixed(case.fn, case.plan, taps=True)
+  taps = run(case.qparams, {"ids": TOKENS})[2]
+  counts = raw_functional(case, TOKENS)
+  at = 0
+  for route in case.functional.routes:
+    synapse = route.synapse
+    if synapse.kind == "dense" and route.dst.count:
+      break
+    at += route.columns
+  sent = np.asarray(taps[synapse.path].q) != 0
+  for n, row in enumerate(sent):
+    want = []
+    for start, size in zip(route.src.starts, route.src.sizes, strict=True):
+      want.append(int(row[start : start + size].sum()))
+    messages = int(row.sum())
+    want += [messages] * route.dst.count
+    for start, size in zip(route.dst.starts, route.dst.sizes, strict=True):
+      block = synapse.weights[start : start + size][:, row]
+      want.append(int(np.count_nonzero(block)))
+    want += [messages * int(size) for size in route.dst.sizes]
+    got = counts[n, at : at + route.columns]
+    np.testing.assert_array_equal(got, want)
+
+
+def test_no_float_in_either_engine(case):
+  def kinds(jaxpr):
+    return {
+      str(v.aval.dtype)
+      for inner in _compat.all_jaxprs(jaxpr)
+      for eqn in inner.eqns
+      for v in eqn.outvars
+      if hasattr(v.aval, "dtype")
+    }
+
+  traced = jax.make_jaxpr(case.functional.traced)
+  found = kinds(traced(case.qparams, {"ids": TOKENS}))
+  engine = case.stepped
+  cores = step.zero_state(engine.machine)
+  width = engine.network.populations[0].width
+  feed = (np.zeros(2, bool), np.zeros((2, width), np.int32))
+  chunk = lambda w, s, f: step.run_chunk.__wrapped__(engine.machine, w, s, f)
+  found |= kinds(jax.make_jaxpr(chunk)(engine.weights, cores, feed))
+  assert "int32" in found
+  assert not [k for k in found if "float" in k]
+
+
+def test_every_padding_neuron_is_silent():
+  """A width that no tile divides: sigmoid(0) is not 0 in the padding."""
+  case = Case("double", 1, "chip")
+  tiles = case.placement.tiles
+  widths = {t.population: set() for t in tiles}
+  for tile in tiles:
+    widths[tile.population].add(tile.width)
+  assert any(len(w) > 1 for w in widths.values())
+  out = case.stepped(case.qparams, {"ids": TOKENS})
+  chex.assert_trees_all_equal(out[:2], case.truth(TOKENS))
+
+
+def test_ungated_state_is_caught(case, monkeypatch):
+  """The law sees a state that is updated without a token."""
+  real = step._neurons
+
+  def ungated(cls, valid, *rest):
+    return real(cls, jax.numpy.ones_like(valid), *rest)
+
+  monkeypatch.setattr(step, "_neurons", ungated)
+  step.run_chunk.clear_cache()
+  try:
+    out = case.stepped(case.qparams, {"ids": TOKENS}, inject=BUBBLES)
+    with pytest.raises(AssertionError):
+      chex.assert_trees_all_equal(out[:2], case.truth(TOKENS))
+  finally:
+    step.run_chunk.clear_cache()
+
+
+def test_engines_refuse_what_does_not_belong_together(case):
+  other = matmulfree.init_params(TINY, jax.random.key(9))
+  qparams = nmc.quantize_params(other, case.plan)
+  for engine in (case.functional, case.stepped):
+    with pytest.raises(PlanError, match="other weights"):
+      engine(qparams, {"ids": TOKENS})
+  plan = dataclasses.replace(case.plan, name="changed")
+  with pytest.raises(PlanError, match="another plan"):
+    nmc.loihi(case.fn, plan, case.placement)
+  with pytest.raises(PlanError, match="engine"):
+    nmc.loihi(case.fn, case.plan, case.placement, engine="turbo")
+  with pytest.raises(PlanError, match="mode"):
+    nmc.loihi(case.fn, case.plan, case.placement, mode="turbo")
+  with pytest.raises(PlacementError, match="place"):
+    nmc.loihi(case.fn, case.plan, None)
+
+
+@pytest.mark.parametrize(
+  ("inject", "says"),
+  [([0, 1], "8 non-negative"), ([0, 1, 1, 2, 3, 4, 5, 6], "tokens 1 and 2")],
+)
+def test_bad_injection_steps_are_refused(case, inject, says):
+  with pytest.raises(PlanError, match=says):
+    case.stepped(case.qparams, {"ids": TOKENS}, inject=inject)
+
+
+def test_a_mask_is_refused_by_the_cores(case):
+  mask = np.ones_like(TOKENS)
+  with pytest.raises(PlanError, match="mask"):
+    case.stepped(case.qparams, {"ids": TOKENS, "mask": mask})
+
+
+def test_program_of_a_class_does_not_grow_with_layers(case):
+  machine = case.stepped.machine
+  layers = [c for c in machine.classes if c.role.startswith("layers.*")]
+  assert all(len(c.members) == TINY.num_layers for c in layers)
+  assert all(isinstance(c.program, program.Program) for c in layers)
