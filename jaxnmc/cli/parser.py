@@ -93,8 +93,9 @@ def build() -> argparse.ArgumentParser:
   _engine(evaluate)
   _number(evaluate, "chips", None, "chips to place it on (backend loihi)")
   _number(evaluate, "max_ids", None, "score only the first ids of a document")
-  evaluate.add_argument(
-    "--prefix_bytes",
+  _flag(
+    evaluate,
+    "prefix_bytes",
     metavar="FILE",
     help="JSON list: score only so many bytes of each document",
   )

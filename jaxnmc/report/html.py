@@ -1,7 +1,7 @@
 """One HTML page, complete in itself: no script, no network, inline SVG."""
 
-import html
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from jaxnmc.report.tables import number
@@ -32,14 +32,14 @@ code { overflow-wrap: anywhere }
 
 
 def _text(value: Any) -> str:
-  return html.escape(number(value))
+  return escape(number(value))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
   """A table; a column name that begins with '>' is right-aligned."""
   kind = [' class="n"' if c.startswith(">") else "" for c in columns]
   head = "".join(
-    f"<th{k}>{html.escape(c.removeprefix('>'))}</th>"
+    f"<th{k}>{escape(c.removeprefix('>'))}</th>"
     for k, c in zip(kind, columns, strict=True)
   )
   body = "".join(
@@ -66,8 +66,8 @@ def cards(data: Sequence[tuple[str, str, str]]) -> str:
   return (
     '<div class="cards">'
     + "".join(
-      f'<div class="card"><strong>{html.escape(value)}</strong>'
-      f"{html.escape(what)}<br><small>{html.escape(label)}</small></div>"
+      f'<div class="card"><strong>{escape(value)}</strong>'
+      f"{escape(what)}<br><small>{escape(label)}</small></div>"
       for value, what, label in data
     )
     + "</div>\n"
@@ -92,10 +92,10 @@ def bars(names: Sequence[str], values: Sequence[float], unit: str) -> str:
     y, length = k * step, max(width * value / top, 0.5 if value else 0)
     rows.append(
       f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">'
-      f"{html.escape(str(name))}</text>"
+      f"{escape(str(name))}</text>"
       f'<rect x="{left}" y="{y + 3}" width="{length:.1f}" height="14"'
       f' fill="var(--bar)"/><text x="{left + length + 6:.1f}" y="{y + 14}">'
-      f"{html.escape(number(value))} {html.escape(unit)}</text>"
+      f"{escape(number(value))} {escape(unit)}</text>"
     )
   height = step * len(names) + 4
   return (
@@ -122,27 +122,32 @@ def heat(values: Sequence[float], per_row: int, unit: str, what: str) -> str:
     f'<rect x="{k % per_row * cell}" y="{k // per_row * cell}" width="14"'
     f' height="14" fill="var(--bar)"'
     f' fill-opacity="{0.08 + 0.92 * value / top:.3f}">'
-    f"<title>{html.escape(what)} {k}: {html.escape(number(value))}"
-    f" {html.escape(unit)}</title></rect>"
+    f"<title>{escape(what)} {k}: {escape(number(value))}"
+    f" {escape(unit)}</title></rect>"
     for k, value in enumerate(values)
   )
   rows = -(-len(values) // per_row)
   return (
     f'<svg viewBox="0 0 {per_row * cell} {rows * cell}" role="img"'
     f' width="{per_row * cell}" height="{rows * cell}">{squares}</svg>\n'
-    f'<p class="sub">darkest: {html.escape(number(top))}'
-    f" {html.escape(unit)}</p>\n"
+    f'<p class="sub">darkest: {escape(number(top))}'
+    f" {escape(unit)}</p>\n"
   )
+
+
+def bullets(lines: Sequence[str]) -> str:
+  """An unordered list."""
+  return f"<ul>{''.join(f'<li>{escape(x)}</li>' for x in lines)}</ul>\n"
 
 
 def section(title: str, *parts: str) -> str:
   """A heading and what belongs under it."""
-  return f"<h2>{html.escape(title)}</h2>\n{''.join(parts)}"
+  return f"<h2>{escape(title)}</h2>\n{''.join(parts)}"
 
 
 def story(prompt: str, text: str) -> str:
   """The prompt in bold and what followed it."""
-  begin, rest = html.escape(prompt), html.escape(text)
+  begin, rest = escape(prompt), escape(text)
   return f"<blockquote><b>{begin}</b>{rest}</blockquote>\n"
 
 
@@ -151,8 +156,8 @@ def page(title: str, subtitle: str, *parts: str) -> str:
   return (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style></head>\n"
-    f"<body>\n<h1>{html.escape(title)}</h1>\n"
-    f'<p class="sub">{html.escape(subtitle)}</p>\n{"".join(parts)}'
+    f"<title>{escape(title)}</title>\n<style>{_STYLE}</style></head>\n"
+    f"<body>\n<h1>{escape(title)}</h1>\n"
+    f'<p class="sub">{escape(subtitle)}</p>\n{"".join(parts)}'
     "</body></html>\n"
   )
