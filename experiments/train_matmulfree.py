@@ -20,6 +20,7 @@ import pathlib
 import sys
 
 import jax
+import numpy as np
 from absl import app, flags
 
 from jaxnmc.errors import ConfigError, UserError
@@ -111,33 +112,55 @@ def _write_json(path: str | os.PathLike, value: object) -> None:
   os.replace(temporary, path)
 
 
-def _tokenizer(
-  documents: list[str], work: pathlib.Path
-) -> tokenizers.Tokenizer:
-  kept = work / "tokenizer.npz"
-  if _TOKENIZER.value != "bpe":
-    tokenizer = tokenizers.load(_TOKENIZER.value)
-  elif kept.exists():
-    return tokenizers.load(kept)
-  else:
+def _tokenizer(documents: list[str], work: pathlib.Path):
+  """Returns the tokenizer and keeps it in the work folder."""
+  if _TOKENIZER.value == "bpe":
     tokenizer = tokenizers.BPETokenizer.train(documents, _VOCAB.value)
+  else:
+    tokenizer = tokenizers.load(_TOKENIZER.value)
+  kept = work / "tokenizer.npz"
   if isinstance(tokenizer, tokenizers.BPETokenizer):
-    tokenizer.save(kept)
+    if not kept.exists():
+      tokenizer.save(kept)
+    elif not _same(tokenizers.load(kept), tokenizer):
+      raise ConfigError(
+        f"{kept}: belongs to a run with another text or tokenizer; give the "
+        "same --train, --tokenizer and --vocab, or another --workdir"
+      )
   return tokenizer
 
 
+def _same(one: tokenizers.Tokenizer, two: tokenizers.Tokenizer) -> bool:
+  """Whether two tokenizers give the same ids, as far as can be seen."""
+  both = isinstance(one, tokenizers.BPETokenizer) and isinstance(
+    two, tokenizers.BPETokenizer
+  )
+  if both:
+    return np.array_equal(one.merges, two.merges)
+  return one.vocab_size == two.vocab_size
+
+
 def _teacher(tokenizer: tokenizers.Tokenizer):
+  """Returns (fn, params) of --teacher: a training result or any model."""
   if _TEACHER.value is None:
     return None
-  params, meta = export.load(_TEACHER.value)
-  config = matmulfree.Config(**meta["config"])
-  if config.vocab_size != tokenizer.vocab_size:
+  path = pathlib.Path(_TEACHER.value)
+  if path.suffix == ".npz":
+    params, meta = export.load(path)
+    fn = matmulfree.make(matmulfree.Config(**meta["config"]))
+    theirs = tokenizers.load(path.parent)
+  else:
+    import jaxnmc
+
+    model = jaxnmc.load(_TEACHER.value)
+    fn, params, theirs = model.fn, model.params, model.tokenizer
+  if not _same(theirs, tokenizer):
     raise ConfigError(
-      f"--teacher {_TEACHER.value}: found a vocabulary of {config.vocab_size}"
-      f", allowed is the student's, {tokenizer.vocab_size}; give both the "
-      "same --tokenizer"
+      f"--teacher {_TEACHER.value}: has another vocabulary "
+      f"({theirs.vocab_size} ids, the student has {tokenizer.vocab_size}); "
+      "a teacher's logits are of use only to a student with its tokenizer"
     )
-  return matmulfree.make(config), params
+  return fn, params
 
 
 def _run() -> dict:
@@ -164,7 +187,13 @@ def _run() -> dict:
 
   def init_params():
     if _INIT_FROM.value:
-      return export.load(_INIT_FROM.value)[0]
+      params, meta = export.load(_INIT_FROM.value)
+      if meta["config"] != dataclasses.asdict(config):
+        raise ConfigError(
+          f"--init_from {_INIT_FROM.value}: has the config {meta['config']}, "
+          f"this run {dataclasses.asdict(config)}; give the same sizes"
+        )
+      return params
     return matmulfree.init_params(config, jax.random.key(_SEED.value))
 
   result = loop.train(

@@ -1,7 +1,8 @@
 """Writes the byte range of an evaluation text: one prefix length per document.
 
-The range is what the first N ids of another tokenizer (llama2.c `tok*.bin`)
-cover, so that models with any vocabulary can be scored on the same bytes.
+The range is what the first N ids (BOS included) of another tokenizer
+(llama2.c `tok*.bin`) cover, so that models with any vocabulary can be scored
+on the same bytes.
 
   python tools/eval_range.py --tokenizer tok512.bin --text valid.txt \
     --ids 400 --out valid-400.json
@@ -17,7 +18,7 @@ from jaxnmc.train import data
 
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "llama2.c tokenizer file.")
 _TEXT = flags.DEFINE_string("text", None, "Text with separator lines.")
-_IDS = flags.DEFINE_integer("ids", 400, "Ids per document.")
+_IDS = flags.DEFINE_integer("ids", 400, "Ids per document, BOS included.")
 _OUT = flags.DEFINE_string("out", None, "JSON file to write.")
 flags.mark_flags_as_required(["tokenizer", "text"])
 
@@ -53,14 +54,23 @@ def encode(text: str, pieces: dict[bytes, tuple[int, float]]) -> list[bytes]:
     row[where : where + 2] = [row[where] + row[where + 1]]
 
 
+def prefix_lengths(
+  path: str, pieces: dict[bytes, tuple[int, float]], ids: int
+) -> list[int]:
+  """Returns how many bytes of each document its first `ids` ids cover."""
+  lengths = []
+  for document in data.read_documents([path]):
+    # One of the ids is the BOS.
+    row = encode(document, pieces)[: ids - 1]
+    # The leading blank is the tokenizer's, not the text's.
+    lengths.append(len(b"".join(row)) - 1)
+  return lengths
+
+
 def main(argv: list[str]) -> None:
   del argv
   pieces = read_pieces(_TOKENIZER.value)
-  lengths = []
-  for document in data.read_documents([_TEXT.value]):
-    row = encode(document, pieces)[: _IDS.value]
-    # The leading blank is the tokenizer's, not the text's.
-    lengths.append(len(b"".join(row)) - 1)
+  lengths = prefix_lengths(_TEXT.value, pieces, _IDS.value)
   print(f"{len(lengths)} documents, {sum(lengths)} bytes")
   if _OUT.value:
     pathlib.Path(_OUT.value).write_text(json.dumps(lengths) + "\n")

@@ -39,6 +39,12 @@ def save(path: str | os.PathLike, params: Any, meta: dict[str, Any]) -> None:
     raise
 
 
+def remove_unfinished(folder: str | os.PathLike) -> None:
+  """Removes what a killed `save` left under its temporary names."""
+  for path in pathlib.Path(folder).glob(".*.npz.*"):
+    path.unlink(missing_ok=True)
+
+
 def load(path: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
   """Reads what `save` wrote: (params, meta).
 

@@ -139,6 +139,7 @@ def train(
     "stream": stream.fingerprint(),
   }
   store = checkpoints.Checkpoints(work, fingerprint)
+  export.remove_unfinished(work)
   # Placed once: a state placed otherwise would compile the step again.
   state = jax.device_put(step_lib.init(init_params(), optimizer), whole)
   best: dict[str, Any] = {"bpb": None, "step": None}

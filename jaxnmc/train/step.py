@@ -195,7 +195,7 @@ def make_step(
     metrics = Metrics(
       loss=loss,
       nats=nats,
-      grad_norm=optax.global_norm(grads),
+      grad_norm=optax.tree.norm(grads),
       rate=schedule(state.step),
     )
     return TrainState(state.step + 1, params, opt), metrics

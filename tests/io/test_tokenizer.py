@@ -263,11 +263,11 @@ def test_hugging_face(tmp_path):
 class _FakeProcessor:
   """As much of `sentencepiece.SentencePieceProcessor` as is used."""
 
-  def Load(self, path):  # noqa: N802
+  def Load(self, path):
     if pathlib.Path(path).read_bytes() == b"bad":
       raise RuntimeError("could not parse")
 
-  def GetPieceSize(self):  # noqa: N802
+  def GetPieceSize(self):
     return 10
 
   def bos_id(self):
@@ -279,10 +279,10 @@ class _FakeProcessor:
   def pad_id(self):
     return -1
 
-  def EncodeAsIds(self, text):  # noqa: N802
+  def EncodeAsIds(self, text):
     return [len(word) for word in text.split()]
 
-  def DecodeIds(self, ids):  # noqa: N802
+  def DecodeIds(self, ids):
     return " ".join("x" * i for i in ids)
 
 
