@@ -240,23 +240,21 @@ class _Prices:
 
   def energies(self, pipe, alone, spans) -> dict[str, Figure]:
     """Energy per token and of the run, mean powers."""
-    none = self.chosen is None or pipe is None
-    watts = lambda m: None if none else _watts(self.chosen, m, self.chips)
-    mj = lambda m: None if none else 1e3 * watts(m) * m.seconds
-    total = seconds = None
-    if not none:
+    e, j = self.chosen, self.joules
+    values: dict[str, tuple[float | None, str]]
+    values = dict.fromkeys(("prefill_w", "generate_w", "mean_w"), (None, "W"))
+    tokens = ("prefill_mj_per_token", "generate_mj_per_token", "run_mj")
+    values |= dict.fromkeys(tokens, (None, "mJ"))
+    if e is not None and pipe is not None:
+      for name, span in (("prefill", pipe), ("generate", alone)):
+        watts = _watts(e, span, self.chips)
+        values[f"{name}_w"] = watts, "W"
+        values[f"{name}_mj_per_token"] = 1e3 * watts * span.seconds, "mJ"
+      total = sum(_watts(e, m, self.chips) * m.seconds for m in spans)
       seconds = sum(m.seconds for m in spans)
-      total = sum(mj(m) for m in spans)
-    mean = None if not seconds else total / seconds / 1e3
-    j = self.joules
-    return {
-      "prefill_mj_per_token": j(mj(pipe), "mJ"),
-      "generate_mj_per_token": j(mj(alone), "mJ"),
-      "prefill_w": j(watts(pipe), "W"),
-      "generate_w": j(watts(alone), "W"),
-      "mean_w": j(mean, "W"),
-      "run_mj": j(total, "mJ"),
-    }
+      values["run_mj"] = 1e3 * total, "mJ"
+      values["mean_w"] = (total / seconds if seconds else None), "W"
+    return {name: j(*pair) for name, pair in values.items()}
 
   def peak(self, counters, clock, passes: float, modes) -> Figure:
     """Power of the step with the highest; of a mode, without steps."""

@@ -70,7 +70,7 @@ class Energy:
     """Whether these are the constants fitted on the paper's table."""
     return self.name in ("step", "running")
 
-  def joules(self, chips: int, time, steps, counts) -> np.ndarray | float:
+  def joules(self, chips: int, time, steps, counts):
     """Energy of a while.
 
     Args:
@@ -79,6 +79,9 @@ class Energy:
       steps: time steps in it.
       counts: (weights walked, messages to other chips, neuron passes, messages
         sent); numbers or arrays like `time`.
+
+    Returns:
+      Joules, a number or an array like `time`.
     """
     each = (self.synop_j, self.crossing_j, self.neuron_j, self.message_j)
     total = chips * ((self.static_w or 0) + (self.running_w or 0)) * time

@@ -25,6 +25,12 @@ class Figure:
   source: str
 
 
+def _short(value: float | None) -> str:
+  if value is None:
+    return "unknown"
+  return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
   """What a run costs on the chips; see `docs/hardware.md` for each figure.
@@ -98,12 +104,8 @@ class Report:
 
   def __str__(self) -> str:
     lines = [
-      f"{row['name']:<24}"
-      + ("unknown" if row["value"] is None else f"{row['value']:,.4g}").rjust(
-        12
-      )
-      + f" {row['unit']:<8} {row['label']}"
-      for row in self.rows()
+      f"{name:<24}{_short(f.value):>14} {f.unit:<8} {f.label}"
+      for name, f in self.figures.items()
     ]
     return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 

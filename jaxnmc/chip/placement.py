@@ -165,7 +165,7 @@ def _layers_on_chips(placer: _Placer, units, chips: int, members):
       return "own", own
   else:
     parts = _split([placer.load(unit) for unit in units], chips)
-    merged = [sum((units[i] for i in part), []) for part in parts]
+    merged = [[m for i in part for m in units[i]] for part in parts]
     shared = _own_chips(placer, merged, chips)
     if shared is not None:
       return "shared", shared
