@@ -13,6 +13,7 @@ interpreter:
 
 from jaxnmc import chip, models, quantize
 from jaxnmc._version import __version__
+from jaxnmc.chip.cost import cost
 from jaxnmc.chip.loihi import loihi
 from jaxnmc.chip.network import network
 from jaxnmc.chip.placement import place

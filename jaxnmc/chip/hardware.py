@@ -9,6 +9,7 @@ that no longer has its sourced value is reported as given by the caller.
 import dataclasses
 import types
 from collections.abc import Mapping
+from typing import Any
 
 from jaxnmc.errors import ConfigError
 
@@ -381,6 +382,6 @@ def loihi2(chips: int = 1, **overrides) -> Hardware:
     raise ConfigError(
       f"loihi2 has no field {', '.join(wrong)}; it has {', '.join(_FIELDS)}"
     )
-  values = {name: fact.value for name, fact in LOIHI2_FACTS.items()}
+  values: dict[str, Any] = {k: fact.value for k, fact in LOIHI2_FACTS.items()}
   values |= {"name": "Loihi 2", "chips": chips, "facts": LOIHI2_FACTS}
   return Hardware(**(values | overrides))
