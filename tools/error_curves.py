@@ -15,9 +15,6 @@ from jaxnmc import _extras
 from jaxnmc.numerics.formats import frac_for, symmetric_limit
 from jaxnmc.numerics.sigmoid import SigmoidTable
 
-_PLOT = flags.DEFINE_string("plot", None, "PNG file to write (extra: plot).")
-_JSON = flags.DEFINE_string("json", None, "JSON file to write.")
-
 SEGMENTS = (1, 2, 4, 8, 16, 32, 64)
 ENTRIES = (6, 12, 24, 48, 96)
 STEPS = (1, 2, 3, 4, 5)
@@ -177,11 +174,15 @@ def main(argv: list[str]) -> None:
   del argv
   data = curves()
   print(report(data))
-  if _JSON.value:
-    pathlib.Path(_JSON.value).write_text(json.dumps(data, indent=1) + "\n")
-  if _PLOT.value:
-    plot(data, _PLOT.value)
+  if flags.FLAGS.json:
+    text = json.dumps(data, indent=1) + "\n"
+    pathlib.Path(flags.FLAGS.json).write_text(text)
+  if flags.FLAGS.plot:
+    plot(data, flags.FLAGS.plot)
 
 
 if __name__ == "__main__":
+  # Not at import: the tests import this file beside other tools.
+  flags.DEFINE_string("plot", None, "PNG file to write (extra: plot).")
+  flags.DEFINE_string("json", None, "JSON file to write.")
   app.run(main)

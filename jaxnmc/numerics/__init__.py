@@ -1,0 +1,1 @@
+"""Numbers: formats, wide products, tables, roots and ternary weights."""

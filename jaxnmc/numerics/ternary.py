@@ -87,7 +87,8 @@ def pack2(codes: np.ndarray) -> np.ndarray:
   pad = -codes.shape[-1] % 4
   widths = [(0, 0)] * (codes.ndim - 1) + [(0, pad)]
   fields = np.pad(codes.astype(np.int8), widths) + 1
-  fields = fields.astype(np.uint8).reshape(*codes.shape[:-1], -1, 4)
+  groups = (*codes.shape[:-1], fields.shape[-1] // 4, 4)
+  fields = fields.astype(np.uint8).reshape(groups)
   shifts = np.array([0, 2, 4, 6], np.uint8)
   return np.bitwise_or.reduce(fields << shifts, axis=-1).astype(np.uint8)
 
@@ -109,5 +110,6 @@ def unpack2(packed: np.ndarray, size: int) -> np.ndarray:
   fields = (packed[..., None] >> shifts) & 3
   if (fields == 3).any():
     raise FormatError("packed ternary codes hold the unused pattern 0b11")
-  codes = fields.reshape(*packed.shape[:-1], -1)[..., :size]
+  shape = (*packed.shape[:-1], 4 * packed.shape[-1])
+  codes = fields.reshape(shape)[..., :size]
   return codes.astype(np.int8) - 1
