@@ -59,7 +59,11 @@ def new_folder(
     if taken:
       old = work.with_name(work.name + ".old")
       os.replace(target, old)
-      os.replace(work, target)
+      try:
+        os.replace(work, target)
+      except BaseException:
+        os.replace(old, target)
+        raise
       shutil.rmtree(old)
     else:
       os.replace(work, target)
@@ -105,9 +109,10 @@ def read_npz(source: Any, name: str, what: str) -> dict[str, np.ndarray]:
     CheckpointError: missing, cut off, damaged, or holds Python objects.
   """
   try:
-    with np.load(source, allow_pickle=False) as file:
-      if not hasattr(file, "files"):
-        raise CheckpointError(f"{name}: a single array, allowed is {what}")
+    file = np.load(source, allow_pickle=False)
+    if isinstance(file, np.ndarray):
+      raise CheckpointError(f"{name}: a single array, allowed is {what}")
+    with file:
       return {key: file[key] for key in file.files}
   except FileNotFoundError as error:
     raise CheckpointError(f"{name}: no such file; allowed is {what}") from error

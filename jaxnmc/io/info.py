@@ -87,8 +87,8 @@ def operations(config: Config) -> dict[str, int]:
     adds: every other addition (norm sums, residuals, recurrence).
     multiplies: element-wise products, squares, gains and scales.
     lookups: values of sigmoid (a table on the chip) and embedding rows.
-    roots: inverse square roots, one per norm (the fused formulation takes
-      both norms from one).
+    roots: inverse square roots; norms that read one value share it, and the
+      fused formulation takes a block norm and those behind it from one.
     divisions: activation scales of the dynamic 8-bit quantiser; integer plans
       have none.
   """
@@ -106,13 +106,9 @@ def operations(config: Config) -> dict[str, int]:
     for kind, count in counts.items():
       total[kind] += count
 
-  def norm(n: int) -> None:
-    # n squares, 1/n, root, n times root, n gains.
-    add(adds=n, multiplies=3 * n + 1, roots=1)
-
-  def double_norm(n: int) -> None:
-    # v = gain x; squares of x and v; v times gain times root.
-    add(adds=2 * n + 1, multiplies=5 * n + 3, roots=1)
+  def norm(n: int, readers: int = 1) -> None:
+    # Squares, 1/n, root; n times root; a gain per reader.
+    add(adds=n, multiplies=(2 + readers) * n + 1, roots=1)
 
   def product(n: int, out: int) -> None:
     # Scale to codes and back with the matrix's own scale.
@@ -120,11 +116,11 @@ def operations(config: Config) -> dict[str, int]:
 
   def normed(readers: int) -> None:
     if config.norm == "fused":
-      for _ in range(readers):
-        double_norm(d)
+      # v = gain x; squares of x and v, two means, eps; v times root; gains.
+      add(adds=2 * d + 1, multiplies=(4 + readers) * d + 3, roots=1)
     else:
-      for _ in range(1 + readers):
-        norm(d)
+      norm(d)
+      norm(d, readers)
 
   add(lookups=1)
   for layer in range(config.num_layers):

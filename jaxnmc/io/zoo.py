@@ -295,7 +295,7 @@ def config_from(fields: Any, name: str) -> matmulfree.Config:
     return matmulfree.Config(**fields)
   except UserError as error:
     raise ConfigError(f"{name}: {error}") from error
-  except TypeError as error:
+  except (TypeError, ValueError) as error:
     raise ConfigError(f"{name}: a field has a wrong type ({error})") from error
 
 
