@@ -1,0 +1,208 @@
+"""The loop, its logs and the script around it."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnmc.errors import CheckpointError, ConfigError, MissingExtra
+from jaxnmc.io import tokenizer as tokenizers
+from jaxnmc.models import matmulfree
+from jaxnmc.train import data, export, logs, loop
+
+SIZES = {
+  "vocab_size": 259,
+  "hidden_size": 16,
+  "num_layers": 1,
+  "intermediate_size": 24,
+}
+CONFIG = matmulfree.Config(**SIZES)
+DOCS = [f"The {w} has {n} legs." for n in range(9) for w in ("cat", "ox")]
+
+
+def _train(workdir, documents=None, held=("The dog has 4 legs.",), **kwargs):
+  rhythm = {"checkpoint_every": 3, "log_every": 1, "eval_every": 3}
+  rhythm |= {"progress": False, **kwargs.pop("rhythm", {})}
+  teacher = kwargs.pop("teacher", None)
+  init = kwargs.pop(
+    "init", lambda: matmulfree.init_params(CONFIG, jax.random.key(0))
+  )
+  recipe = {"steps": 6, "batch": 2, "seq": 16, "warmup": 2, **kwargs}
+  return loop.train(
+    fn=matmulfree.make(CONFIG),
+    init_params=init,
+    model_config=SIZES,
+    tokenizer=tokenizers.ByteTokenizer(),
+    documents=documents or DOCS,
+    held=list(held),
+    recipe=loop.Recipe(**recipe),
+    rhythm=loop.Rhythm(**rhythm),
+    workdir=str(workdir),
+    teacher=teacher,
+  )
+
+
+def _records(workdir):
+  text = (workdir / "log.jsonl").read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+class _FakeWriter:
+  made = []
+
+  def __init__(self, directory, purge_step):
+    self.purge_step, self.values, self.closed = purge_step, [], False
+    self.made.append(self)
+
+  def add_scalar(self, name, value, step):
+    self.values.append((name, step))
+
+  def close(self):
+    self.closed = True
+
+
+def test_a_run(tmp_path, monkeypatch):
+  fake = type(sys)("tensorboardX")
+  fake.SummaryWriter = _FakeWriter
+  monkeypatch.setitem(sys.modules, "tensorboardX", fake)
+  monkeypatch.setattr(_FakeWriter, "made", [])
+  stderr = io.StringIO()
+  monkeypatch.setattr(sys, "stderr", stderr)
+  result = _train(tmp_path, rhythm={"tensorboard": True, "progress": True})
+  (board,) = _FakeWriter.made
+  monkeypatch.undo()
+
+  records = _records(tmp_path)
+  assert [r["step"] for r in records if "loss" in r] == [1, 2, 3, 4, 5, 6]
+  held = {r["step"]: r["held_bpb"] for r in records if "held_bpb" in r}
+  assert list(held) == [3, 6]
+  assert result["held_bpb"] == min(held.values())
+  assert held[result["best_step"]] == result["held_bpb"]
+  assert result["epochs"] == pytest.approx(12 / 36)
+  # Bits per byte of the log are the nats of the log.
+  stream = data.pack(DOCS, tokenizers.ByteTokenizer())
+  first = records[0]
+  want = first["nats"] / np.log(2) / stream.bytes_per_id
+  assert first["bpb"] == pytest.approx(want)
+  assert board.closed
+  assert board.purge_step == 1
+  assert ("bpb", 6) in board.values
+  assert ("held_bpb", 3) in board.values
+  assert "6/6" in stderr.getvalue()
+  assert "tokens/s" in stderr.getvalue()
+
+  params, meta = export.load(tmp_path / "best.npz")
+  assert meta["config"] == SIZES
+  assert meta["best"]["step"] == result["best_step"]
+  assert matmulfree.Config(**meta["config"]) == CONFIG
+  assert params["layers"][0]["attn"]["i"]["weight"].shape == (16, 16)
+
+  # Started again, a finished run does nothing and says the same.
+  again = _train(tmp_path)
+  assert again["params_digest"] == result["params_digest"]
+  assert _records(tmp_path) == records
+
+
+def test_another_recipe_is_refused(tmp_path):
+  _train(tmp_path, steps=3)
+  with pytest.raises(CheckpointError, match="recipe"):
+    _train(tmp_path, steps=3, lr=1e-3)
+  with pytest.raises(CheckpointError, match="stream"):
+    _train(tmp_path, documents=DOCS[1:], steps=3)
+
+
+def test_without_held_text(tmp_path):
+  result = _train(tmp_path, held=[], steps=2)
+  assert result["held_bpb"] is None
+  assert (tmp_path / "best.npz").exists()
+
+
+def test_with_teacher(tmp_path):
+  teacher = matmulfree.init_params(CONFIG, jax.random.key(5))
+  _train(
+    tmp_path, steps=2, teacher=(matmulfree.make(CONFIG), teacher), alpha=0.5
+  )
+  record = _records(tmp_path)[0]
+  assert record["loss"] < record["nats"]
+
+
+def test_divergence_stops(tmp_path):
+  def broken():
+    params = matmulfree.init_params(CONFIG, jax.random.key(0))
+    params["norm"] = params["norm"] * np.nan
+    return params
+
+  with pytest.raises(ConfigError, match="step 1: the loss is nan"):
+    _train(tmp_path, init=broken)
+  assert not (tmp_path / "final.npz").exists()
+
+
+@pytest.mark.parametrize(
+  "bad", [{"steps": 0}, {"batch": 0}, {"seq": -1}, {"lr": 0.0}]
+)
+def test_impossible_recipes(bad):
+  with pytest.raises(ConfigError, match=next(iter(bad))):
+    loop.Recipe(**bad)
+
+
+def test_tensorboard_is_an_extra(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "tensorboardX", None)
+  with pytest.raises(MissingExtra, match=r"jaxnmc\[track\]"):
+    logs.TensorBoard(tmp_path, 0)
+
+
+def test_log_drops_what_comes_again(tmp_path):
+  path = tmp_path / "log.jsonl"
+  path.write_text('{"step": 1}\nnonsense\n{"step": 5}\n{"step": 2}\n{"step": 2')
+  log = logs.JsonLines(path, done=3)
+  log.write(step=4, loss=1.0)
+  log.close()
+  assert [r["step"] for r in _records(tmp_path)] == [1, 2, 4]
+
+
+# --- the script
+
+
+def _script(repo_root, *args):
+  script = repo_root / "experiments" / "train_matmulfree.py"
+  return subprocess.run(
+    [sys.executable, str(script), *map(str, args)],
+    cwd=repo_root,
+    capture_output=True,
+    text=True,
+    timeout=600,
+    check=False,
+    env={**os.environ, "PYTHONPATH": str(repo_root)},
+  )
+
+
+def test_smoke(repo_root, tmp_path):
+  result = _script(
+    repo_root,
+    "--smoke",
+    "--steps=4",
+    f"--workdir={tmp_path / 'run'}",
+    f"--json={tmp_path / 'out.json'}",
+  )
+  assert result.returncode == 0, result.stderr
+  said = json.loads(result.stdout.splitlines()[-1])
+  assert said == json.loads((tmp_path / "out.json").read_text())
+  assert said["steps"] == 4
+  kept = tokenizers.load(tmp_path / "run")
+  params, meta = export.load(tmp_path / "run" / "final.npz")
+  assert meta["config"]["vocab_size"] == kept.vocab_size == 300
+  assert params["embed"]["weight"].shape == (300, 32)
+
+
+def test_script_says_what_is_wrong(repo_root, tmp_path):
+  result = _script(
+    repo_root, "--train=absent.txt", f"--workdir={tmp_path / 'run'}"
+  )
+  assert result.returncode == 2
+  assert "error: absent.txt" in result.stderr
+  assert "Traceback" not in result.stderr
