@@ -358,7 +358,8 @@ def stream_decoder(tokenizer: Tokenizer) -> Callable[..., str]:
   Text comes out as soon as it is certain: a UTF-8 character whose bytes are
   spread over several ids is held back until it is whole. `push()` without an
   id ends the stream and returns what is left. All pieces together equal
-  `tokenizer.decode` of all ids.
+  `tokenizer.decode` of all ids. To stream what follows a prompt, push the
+  prompt's ids first: some tokenizers drop the blank before the first word.
   """
   if isinstance(tokenizer, BPETokenizer):
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
