@@ -14,6 +14,7 @@ the result has 18 - F/2.
 
 import jax
 import numpy as np
+from jax import lax
 from jax import numpy as jnp
 
 from jaxnmc.numerics.wide import (
@@ -57,11 +58,17 @@ def inv_sqrt(x: jax.Array) -> jax.Array:
   m = jnp.clip(jax.lax.clz(x) - (32 - INPUT_BITS), 0, len(TABLE) - 1)
   # Every product on the way is below 2^32 (a test walks the whole domain).
   seed = jnp.asarray(TABLE)[m].astype(jnp.uint32)
-  b, y = x.astype(jnp.uint32), seed >> 1
-  for _ in range(STEPS):
+
+  def newton(_, carry):
+    b, seed, y = carry
     b = (((b * seed) >> 13) * seed) >> 13
     seed = (3 << 12) - b
-    y = (y * seed) >> 13
+    return b, seed, (y * seed) >> 13
+
+  # A loop, not five copies: otherwise XLA computes the root anew for every
+  # feature that is scaled by it.
+  start = (x.astype(jnp.uint32), seed, seed >> 1)
+  _, _, y = lax.fori_loop(0, STEPS, newton, start)
   return y.astype(jnp.int32)
 
 

@@ -97,8 +97,19 @@ class IntAlu:
     """clip(round(a / 2^shift), low, high)."""
     return wide.round_shift(a, shift, low, high)
 
-  def mul_shr(self, a, b, *, shift: Int, low: Int, high: Int):
-    """clip(round(a b / 2^shift), low, high)."""
+  def mul_shr(
+    self, a, b, *, shift: Int, low: Int, high: Int, form: str = "any"
+  ):
+    """clip(round(a b / 2^shift), low, high).
+
+    `form` is what the interpreter knows of the operands: "scale" (b is a
+    16-bit mantissa), "root" (b is an inverse root, a a 16 by 8 bit product)
+    or "any".  It changes the work, not the result.
+    """
+    if form == "scale" and isinstance(shift, int) and shift >= 17:
+      return wide.mul_shr_scale(a, b, shift, low, high)
+    if form == "root" and isinstance(shift, int) and shift >= 10:
+      return wide.mul_shr_root(a, b, shift, low, high)
     return wide.mul_shr(a, b, shift, low, high)
 
   def sigmoid(self, a, *, table: SigmoidTable):

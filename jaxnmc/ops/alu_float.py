@@ -56,8 +56,11 @@ class FloatAlu(IntAlu):
     """clip(round(a / 2^shift), low, high)."""
     return jnp.clip(_floor(a * 2.0**-shift + 0.5), low, high)
 
-  def mul_shr(self, a, b, *, shift: int, low: int, high: int):
+  def mul_shr(
+    self, a, b, *, shift: int, low: int, high: int, form: str = "any"
+  ):
     """clip(round(a b / 2^shift), low, high)."""
+    del form
     return self.round_shift(a * b, shift=shift, low=low, high=high)
 
   def sigmoid(self, a, *, table: SigmoidTable):

@@ -26,7 +26,7 @@ def carry_formats(path: str, once: Callable, init, first):
     FormatError: the carry gains range or fraction bits in every step.
   """
   _only_fixed_point(path, init)
-  formats = jax.eval_shape(once, init, first)
+  formats = _step(path, once, init, first)
   if _structure(init) != _structure(formats):
     raise PlanError(
       f"{path}: the state handed in is {_structure(init)}, the next one"
@@ -41,6 +41,17 @@ def carry_formats(path: str, once: Callable, init, first):
   after = jax.eval_shape(once, init, first)
   jax.tree.map(lambda a, b: _same(path, a, b), formats, after, is_leaf=_is_fx)
   return init
+
+
+def _step(path: str, once: Callable, init, first):
+  try:
+    return jax.eval_shape(once, init, first)
+  except TypeError as error:
+    shapes = [list(x.shape) for x in jax.tree.leaves(init, is_leaf=_is_fx)]
+    raise PlanError(
+      f"{path}: a state of shape {', '.join(map(str, shapes))} does not fit the"
+      f" body ({error}); it belongs to another model or batch"
+    ) from error
 
 
 def _is_fx(x) -> bool:

@@ -20,6 +20,7 @@ from jaxnmc.numerics.formats import (
   ACCUMULATOR_BITS,
   Format,
   mantissa,
+  symmetric_limit,
 )
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.numerics.wide import MAX_SHIFT
@@ -28,6 +29,8 @@ from jaxnmc.ops.carry import carry_formats
 
 # A square of a 16-bit value travels as two payloads of this many bits.
 SQUARE_BITS = 15
+# A 16-bit value times an 8-bit gain: what the short multiply of a norm takes.
+MAX_GAINED = symmetric_limit(16) * symmetric_limit(8)
 
 
 class Quantized(Ops):
@@ -109,8 +112,12 @@ class Quantized(Ops):
     q = None if bits > 31 else self.alu.shl(x.q, bits=bits)
     return self._value(label, q, frac, x.low * scale, x.high * scale)
 
-  def _requant(self, path: str, x: Fx, fmt: Format):
-    """Codes of x in a format: round, shift, saturate."""
+  def _requant(self, path: str, x: Fx, fmt: Format, form: str = "scale"):
+    """Codes of x in a format: round, shift, saturate.
+
+    A pending multiplier is a matrix scale (`form` "scale": a 16-bit mantissa)
+    or an inverse root.
+    """
     shift = x.frac + x.exp - fmt.frac
     # One code beyond either end tells a clipped value from one at the limit.
     spare = 1 if self.saturation else 0
@@ -122,7 +129,9 @@ class Quantized(Ops):
           f" format {fmt} in one multiply-shift (shift {shift}, allowed 1 to"
           f" {MAX_SHIFT}); choose fewer fraction bits for this site"
         )
-      wide = self.alu.mul_shr(x.q, x.mult, shift=shift, **limits)
+      wide = self.alu.mul_shr(
+        x.q, x.mult, shift=shift, form=form, **limits
+      )
     else:
       wide = self.alu.round_shift(x.q, shift=shift, **limits)
     if not self.saturation:
@@ -387,7 +396,8 @@ class Quantized(Ops):
     pending = self._times_gain(path, x, gain)
     pending = pending.replace(mult=root.q, exp=root.frac)
     fmt = self.plan.format(path)
-    return self._sited(path, self._requant(path, pending, fmt), fmt)
+    form = "root" if pending.bound <= MAX_GAINED else "any"
+    return self._sited(path, self._requant(path, pending, fmt, form), fmt)
 
   def act_quant(self, name: str, x) -> Fx:
     """Integer plans: the static site in front of the product does this."""

@@ -192,3 +192,27 @@ def test_short_root_multiply_equals_the_long_one(shift):
     for x in a
   ]
   np.testing.assert_array_equal(got, want)
+
+
+SCALES = np.array([0, 1, 2, 2**15, 43691, 52429, 2**16 - 2, 2**16 - 1])
+GAINED = 32639 * 127  # largest 16-bit code times the largest 8-bit gain
+ROOTS = np.array([0, 1, 63, 511, 512, 513, 4096, 65535, 263679, 264045])
+
+
+@pytest.mark.parametrize("shift", range(17, wide.MAX_SHIFT + 1))
+def test_the_short_multiply_of_a_scale(shift):
+  a, b = np.meshgrid(SAMPLES, SCALES)
+  true = _rounded(a * b, shift)
+  for low, high in LIMITS:
+    found = wide.mul_shr_scale(_int32(a), _int32(b), shift, low, high)
+    np.testing.assert_array_equal(found, np.clip(true, low, high))
+
+
+@pytest.mark.parametrize("shift", range(10, wide.MAX_SHIFT + 1))
+def test_the_short_multiply_of_a_root(shift):
+  small = SAMPLES[np.abs(SAMPLES) <= GAINED]
+  a, b = np.meshgrid([*small, GAINED, -GAINED, GAINED - 1], ROOTS)
+  true = _rounded(a * b, shift)
+  for low, high in LIMITS:
+    found = wide.mul_shr_root(_int32(a), _int32(b), shift, low, high)
+    np.testing.assert_array_equal(found, np.clip(true, low, high))
