@@ -1,0 +1,164 @@
+"""Packs a training run into a zoo folder, scores it and writes its card.
+
+  python tools/build_zoo.py --run runs/stories --name stories-mmf \
+    --train train.txt,train_extra.txt.gz --valid valid.txt \
+    --eval_prefix_bytes lengths.json
+
+The plan is calibrated on training text and the shipped parameters; every
+figure on the card is measured here, on the packed model.
+"""
+
+import dataclasses
+import json
+import pathlib
+import platform
+
+import jax
+import numpy as np
+from absl import app, flags
+
+import jaxnmc as nmc
+from jaxnmc.evaluate import bits, provenance, text
+from jaxnmc.io import tokenizer as tokenizers
+from jaxnmc.io import zoo
+from jaxnmc.models import matmulfree
+from jaxnmc.train import export
+
+_RUN = flags.DEFINE_string("run", None, "Folder of the training run.")
+_NAME = flags.DEFINE_string("name", "stories-mmf", "Name of the model.")
+_ZOO = flags.DEFINE_string("zoo", None, "Folder to write into.")
+_TRAIN = flags.DEFINE_list("train", [], "Training text files.")
+_VALID = flags.DEFINE_string("valid", None, "Text that is scored.")
+_PREFIX = flags.DEFINE_string(
+  "eval_prefix_bytes", None, "JSON list of bytes of each document to score."
+)
+_DOCUMENTS = flags.DEFINE_integer("documents", 192, "Calibration documents.")
+_SEGMENTS = flags.DEFINE_integer(
+  "segments", 64, "Segments of the sigmoid table (a power of two)."
+)
+_CARD = flags.DEFINE_string("card", None, "Markdown put on top of the card.")
+flags.mark_flags_as_required(["run", "valid"])
+
+_LENGTH = 512
+
+
+def _batches(tokenizer, documents: list[str], bos: int) -> list[dict]:
+  """Left-aligned windows from the start of each document."""
+  rows = []
+  for document in documents:
+    ids = [bos, *tokenizer.encode(document)][:_LENGTH]
+    rows.append(np.asarray(ids, np.int32))
+  batches = []
+  for first in range(0, len(rows), 16):
+    group = rows[first : first + 16]
+    size = max(len(r) for r in group)
+    size = -(-size // 64) * 64
+    # Padding repeats the text: it adds no value that text does not reach.
+    ids = np.stack([np.resize(r, size) for r in group])
+    batches.append({"ids": ids})
+  return batches
+
+
+def _scores(model, plan, qparams, texts: dict[str, list[bytes]], bos: int):
+  """{range: {backend: Score}} of the packed model."""
+  backends = {
+    "float": (nmc.reference(model.fn), model.params),
+    "fixed": (nmc.fixed(model.fn, plan), qparams),
+  }
+  vocab = model.config.vocab_size
+  result: dict[str, dict] = {}
+  for name, (run, params) in backends.items():
+    scorer = bits.Scorer(run, params)
+    for label, documents in texts.items():
+      rows, size = bits.encode(model.tokenizer, documents, vocab)
+      score = scorer(rows, size, bos=bos)
+      result.setdefault(label, {})[name] = score
+      print(
+        f"{label:8} {name:6} {score.bits_per_byte:.4f} bits per byte,"
+        f" perplexity {score.perplexity:.4f} ({score.ids} ids)",
+        flush=True,
+      )
+  return result
+
+
+def _table(scores) -> str:
+  lines = [
+    "| text | bytes | float | `fixed`, W8A16 | perplexity float | `fixed` |",
+    "| --- | ---: | ---: | ---: | ---: | ---: |",
+  ]
+  for label, by in scores.items():
+    f, q = by["float"], by["fixed"]
+    lines.append(
+      f"| {label} | {f.bytes:,} | {f.bits_per_byte:.4f} |"
+      f" {q.bits_per_byte:.4f} | {f.perplexity:.3f} | {q.perplexity:.3f} |"
+    )
+  return "\n".join(lines)
+
+
+def _card(config, meta, scores, top: str) -> str:
+  recipe = json.dumps(meta.get("recipe", {}), sort_keys=True)
+  fields = dataclasses.asdict(config)
+  return f"""{top}
+## Results
+
+Bits per byte on text the model has not seen, measured by `tools/build_zoo.py`
+on the packed model (every story from its own begin-of-text token):
+
+{_table(scores)}
+
+## Model
+
+{config.num_params:,} parameters. Configuration: `{json.dumps(fields)}`
+
+Recipe: `{recipe}`; step kept: {meta.get("step")}.
+
+Made with {provenance.versions()} on {platform.machine()},
+{jax.default_backend()}.
+"""
+
+
+def main(_) -> None:
+  run = pathlib.Path(_RUN.value)
+  params, meta = export.load(run / "best.npz")
+  config = matmulfree.Config(**meta["config"])
+  tokenizer = tokenizers.load(run / "tokenizer.npz")
+  fn = matmulfree.make(config)
+  params = zoo.rounded(config, params)
+  bos = config.bos_token_id
+  documents = text.read_documents(_TRAIN.value)
+  # Documents from all over the text, not only its start.
+  stride = max(1, len(documents) // _DOCUMENTS.value)
+  batches = _batches(tokenizer, documents[::stride], bos)
+  stats = nmc.calibrate(fn)(params, batches)
+  table = nmc.quantize.SigmoidTable(
+    segments=_SEGMENTS.value, spacing=9 - (_SEGMENTS.value.bit_length() - 1)
+  )
+  plan = nmc.plan(stats, nmc.quantize.W8A16.replace(table=table))
+  qparams = nmc.quantize_params(params, plan)
+  model = nmc.Model(
+    name=_NAME.value,
+    config=config,
+    params=params,
+    fn=fn,
+    init_state=lambda batch=(): matmulfree.init_state(config, batch),
+    tokenizer=tokenizer,
+    plan=plan,
+    qparams=qparams,
+  )
+  valid = text.read_documents([_VALID.value])
+  texts = {"whole": [d.encode() for d in valid]}
+  if _PREFIX.value:
+    lengths = text.read_lengths(_PREFIX.value)
+    texts = {"prefixes": text.cut(valid, lengths), **texts}
+  scores = _scores(model, plan, qparams, texts, bos)
+  top = pathlib.Path(_CARD.value).read_text() if _CARD.value else ""
+  card = _card(config, meta, scores, top)
+  if _ZOO.value:
+    folder = pathlib.Path(_ZOO.value) / _NAME.value
+    zoo.write(folder, config, params, tokenizer, card, plan, overwrite=True)
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    print(f"wrote {folder.name}: {size:,} bytes")
+
+
+if __name__ == "__main__":
+  app.run(main)
