@@ -9,7 +9,7 @@ _MLP_MULTIPLE = 256
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-  """Configuration; names follow the Hugging Face `config.json` where it has one.
+  """Configuration; names follow the Hugging Face `config.json` where it can.
 
   Attributes:
     vocab_size: number of tokens V.
@@ -79,6 +79,11 @@ class Config:
       raise ConfigError(
         "config field 'intermediate_size' must be a positive integer or null;"
         f" found {size!r}"
+      )
+    if self.mlp_size < 1:
+      raise ConfigError(
+        f"config field 'hidden_ratio' = {self.hidden_ratio!r} leaves no channel"
+        " mixer; give a larger ratio or an intermediate_size"
       )
     for field in ("rms_norm_eps", "bitlinear_eps"):
       value = getattr(self, field)
