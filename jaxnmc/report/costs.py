@@ -11,7 +11,7 @@ from jaxnmc.report import tables
 
 # Figures with a row of their own; the others are columns of the phase table.
 _SINGLE = {
-  "ttft_ms": "first token (prompt through the cores)",
+  "ttft_ms": "time to the first token",
   "peak_w": "peak power",
   "memory_bytes": "synapses and neuron state",
   "memory_percent": "synapse memory of the chips in use",
@@ -21,7 +21,7 @@ _SINGLE = {
   "saturations": "values clipped by their format",
 }
 PHASE_COLUMNS = (
-  *("phase", ">tokens", ">step us", ">ms/token", ">tokens/s"),
+  *("phase", ">tokens", ">us/step", ">ms/token", ">tokens/s"),
   *(">mJ/token", ">W", "label"),
 )
 
@@ -68,7 +68,7 @@ def phases(data: dict[str, Any]) -> list[list[Any]]:
   tokens = cost["tokens"]
   inverse = lambda x: None if not x else 1e3 / x
   rows = []
-  for phase, name in (("prefill", "prompt"), ("generate", "generation")):
+  for phase, name in (("prefill", "prompt"), ("generate", "writing")):
     label = cost[f"{phase}_mj_per_token"]["label"]
     # A full pipeline gives a token per step, a token alone takes them all.
     ms = (
@@ -78,7 +78,7 @@ def phases(data: dict[str, Any]) -> list[list[Any]]:
     )
     rows.append(
       [
-        name if tokens[phase] else f"{name} (predicted)",
+        name,
         tokens[phase],
         value(f"{phase}_step_us"),
         ms,
@@ -92,9 +92,9 @@ def phases(data: dict[str, Any]) -> list[list[Any]]:
   each = lambda x: None if x is None else x / total
   rows.append(
     [
-      "whole run",
+      "all",
       total,
-      None,
+      "",
       each(value("run_ms")),
       inverse(each(value("run_ms"))),
       each(value("run_mj")),
@@ -102,7 +102,6 @@ def phases(data: dict[str, Any]) -> list[list[Any]]:
       cost["run_mj"]["label"],
     ]
   )
-  rows[-1][2] = ""
   return rows
 
 
@@ -112,8 +111,6 @@ def singles(data: dict[str, Any]) -> list[tuple[str, str, str]]:
   for name, text in _SINGLE.items():
     figure = data["cost"][name]
     value, unit = figure["value"], figure["unit"]
-    if name == "ttft_ms":
-      text = "first token: the prompt through the cores"
     if unit == "B" and value is not None:
       shown = tables.size(value)
     elif isinstance(value, float) and value.is_integer():
