@@ -104,9 +104,7 @@ class Functional:
   def _segment(self, counts: np.ndarray) -> Segment:
     tokens = len(counts)
     stride = (
-      1
-      if self.mode == "pipelined"
-      else self.placement.network.steps_per_token
+      1 if self.mode == "pipelined" else self.placement.network.steps_per_token
     )
     inject = np.arange(tokens, dtype=np.int64) * stride
     return Segment(inject, split(self.routes, counts))

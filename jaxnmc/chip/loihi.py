@@ -1,4 +1,4 @@
-"""The `loihi` interpreter: the integers of `fixed`, on placed cores, counted."""
+"""The `loihi` interpreter: integers of `fixed` on placed cores, counted."""
 
 from jaxnmc.chip.functional import Functional
 from jaxnmc.chip.stepped import Stepped
@@ -30,7 +30,9 @@ def loihi(
     PlanError: unknown engine or mode, or a placement under another plan.
   """
   if engine not in ENGINES:
-    raise PlanError(f"engine must be one of {sorted(ENGINES)}; found {engine!r}")
+    raise PlanError(
+      f"engine must be one of {sorted(ENGINES)}; found {engine!r}"
+    )
   if mode not in MODES:
     raise PlanError(f"mode must be one of {list(MODES)}; found {mode!r}")
   if not hasattr(placement, "tiles"):

@@ -162,9 +162,7 @@ def _group(key, pairs, net, routes, classes, where) -> Group:
   weights = nonzero = None
   if kind == "dense":
     src_width = synapses[0].weights.shape[1]
-    weights = np.zeros(
-      (len(pairs), cls.tiles * cls.size, src_width), np.int8
-    )
+    weights = np.zeros((len(pairs), cls.tiles * cls.size, src_width), np.int8)
     for p, synapse in enumerate(synapses):
       weights[p, cls.place] = synapse.weights
     per_tile = [traffic.nonzero_per_tile(routes[index[s]]) for s in pairs]
@@ -239,9 +237,7 @@ def build(placement) -> Machine:
     _group(key, members, net, routes, classes, where)
     for key, members in pairs.items()
   )
-  last = max(
-    net.depth[n] for i in where for n in net.populations[i].nodes
-  )
+  last = max(net.depth[n] for i in where for n in net.populations[i].nodes)
   return Machine(
     net, routes, classes, groups, tuple(taps.values()), where, local, last
   )

@@ -310,9 +310,13 @@ def _population(graph, index, members, depth, home, ports, port_of):
       relayed = home[arg] != index
       synaptic = nodes[arg].op in SYNAPSES
       start = depth[arg] + 1 if relayed else depth[arg]
-      kind = ("port", port_of[(index, arg)]) if relayed or synaptic else (
-        "node",
-        arg,
+      kind = (
+        ("port", port_of[(index, arg)])
+        if relayed or synaptic
+        else (
+          "node",
+          arg,
+        )
       )
       ages[kind] = max(ages.get(kind, 0), depth[i] - start)
   fifos = tuple((k, i, a) for (k, i), a in sorted(ages.items()) if a)

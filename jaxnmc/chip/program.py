@@ -149,7 +149,9 @@ def compile_population(net: Network, population: Population) -> Compiled:
   return Compiled(program, tuple(consts), tuple(scalars), local)
 
 
-def run_tile(program: Program, fixed: tuple, ports, waiting, state, consts, data):
+def run_tile(
+  program: Program, fixed: tuple, ports, waiting, state, consts, data
+):
   """One time step of one tile.
 
   Args:

@@ -1,0 +1,1 @@
+"""The protocol and its interpreters: reference, observe, fixed, record."""

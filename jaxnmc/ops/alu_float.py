@@ -9,8 +9,8 @@ import jax
 from jax import numpy as jnp
 
 from jaxnmc.numerics import rsqrt, sigmoid
-from jaxnmc.numerics.ste import ste
 from jaxnmc.numerics.sigmoid import SigmoidTable
+from jaxnmc.numerics.ste import ste
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.reference import product
 

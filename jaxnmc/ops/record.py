@@ -101,7 +101,9 @@ class GraphAlu(IntAlu):
   def gather_rows(self, table, ids) -> Sym:
     """The embedded token arrives from the host."""
     del ids
-    return self.emit("input", width=int(table.shape[-1]), data=np.asarray(table))
+    return self.emit(
+      "input", width=int(table.shape[-1]), data=np.asarray(table)
+    )
 
   def dense(self, x, weight, *, bound, parts=1):
     """One node per port."""

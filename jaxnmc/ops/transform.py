@@ -30,9 +30,11 @@ def over_batch(run, inputs, state):
     What `run` returns, with a batch axis in front if there was one.
   """
   ids = inputs.get("ids") if isinstance(inputs, dict) else None
-  inputs = {k: v for k, v in inputs.items() if v is not None} if isinstance(
-    inputs, dict
-  ) else inputs
+  inputs = (
+    {k: v for k, v in inputs.items() if v is not None}
+    if isinstance(inputs, dict)
+    else inputs
+  )
   if ids is None or ids.ndim == 1:
     return run(inputs, state)
   return jax.vmap(run)(inputs, state)

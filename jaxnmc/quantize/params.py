@@ -157,5 +157,3 @@ def memory_bytes(qparams: QParams) -> dict[str, int]:
     else:
       other += leaf.q.nbytes
   return {"ternary_packed": ternary, "other": other}
-
-

@@ -81,10 +81,14 @@ def test_functional_batch_counts_every_sequence(case):
   chex.assert_trees_all_equal((out, state), case.truth(ids))
   single = [case.functional(case.qparams, {"ids": row})[2] for row in ids]
   merged = single[0].merge(single[1])
-  np.testing.assert_array_equal(counters.total("synops"), merged.total("synops"))
+  np.testing.assert_array_equal(
+    counters.total("synops"), merged.total("synops")
+  )
 
 
-@pytest.mark.parametrize("inject", [None, BUBBLES], ids=["pipelined", "bubbles"])
+@pytest.mark.parametrize(
+  "inject", [None, BUBBLES], ids=["pipelined", "bubbles"]
+)
 def test_stepped_equals_fixed(case, inject):
   out = case.stepped(case.qparams, {"ids": TOKENS}, inject=inject)
   chex.assert_trees_all_equal(out[:2], case.truth(TOKENS))
@@ -97,7 +101,9 @@ def test_stepped_continues_from_a_state(case):
   chex.assert_trees_all_equal(out[:2], want)
 
 
-@pytest.mark.parametrize("inject", [range(8), BUBBLES], ids=["dense", "bubbles"])
+@pytest.mark.parametrize(
+  "inject", [range(8), BUBBLES], ids=["dense", "bubbles"]
+)
 def test_counters_agree_step_by_step_and_tile_by_tile(case, inject):
   inject = np.array(inject)
   counts = raw_functional(case, TOKENS)

@@ -1,0 +1,153 @@
+"""Fixed-point bookkeeping: formats, bounds and the one place that rounds.
+
+Between sites arithmetic is exact: fraction bits and bounds are worked out
+while a function is traced, and a value that could leave 32 bits is an error
+that names the site.  A site rounds, shifts and saturates into the format the
+plan gives it.
+"""
+
+from jax import numpy as jnp
+
+from jaxnmc.errors import FormatError, PlanError
+from jaxnmc.numerics.formats import ACCUMULATOR_BITS, Format
+from jaxnmc.numerics.fx import Fx
+from jaxnmc.numerics.wide import MAX_SHIFT
+from jaxnmc.ops.base import Ops
+
+
+class FixedPoint(Ops):
+  """What every fixed-point op builds on.
+
+  Args:
+    plan: formats of all sites (`jaxnmc.plan`).
+    alu: the instruction set.
+    store: turns a parameter leaf into `QMatrix` or `QVector`.
+    taps: keep the value of every site (or of these paths) on the tape.
+    saturation: count values that a site clipped.
+  """
+
+  def __init__(
+    self,
+    plan,
+    alu,
+    store,
+    taps: bool | frozenset[str] = False,
+    saturation: bool = False,
+  ) -> None:
+    super().__init__()
+    self.plan = plan
+    self.alu = alu
+    self.store = store
+    self.taps = taps
+    self.saturation = saturation
+
+  # --- formats
+
+  def _value(self, path: str, q, frac: int, low: int, high: int, **kw) -> Fx:
+    """An Fx whose bound has been checked against the accumulator."""
+    if max(-low, high) >= 1 << (ACCUMULATOR_BITS - 1):
+      raise FormatError(
+        f"{path}: a value of {frac} fraction bits may reach"
+        f" {max(-low, high)}, but {ACCUMULATOR_BITS} bits hold"
+        f" {(1 << (ACCUMULATOR_BITS - 1)) - 1}; put a site with fewer bits or"
+        " fewer fraction bits in front of it"
+      )
+    return Fx(q, frac=frac, low=low, high=high, **kw)
+
+  def _plain(self, path: str, x) -> Fx:
+    """Refuses operands that are not plain fixed-point values."""
+    if not isinstance(x, Fx):
+      raise PlanError(
+        f"{path}: expected a fixed-point value, found {type(x).__name__};"
+        " parameters enter through ops.linear, norm, embed or const"
+      )
+    if x.mult is not None:
+      raise FormatError(
+        f"{path}: the result of a matrix product carries a pending scale;"
+        " put ops.site(...) around the product first"
+      )
+    return x
+
+  def _here(self) -> str:
+    return ".".join(self._path) or "<top>"
+
+  def _pair(self, a: Fx, sign: str, b: Fx) -> str:
+    """Place and both formats of an operation, for messages."""
+    path = self._here()
+    a, b = self._plain(path, a), self._plain(path, b)
+    return f"{path} ({a.label} {sign} {b.label})"
+
+  def _aligned(self, a: Fx, b: Fx) -> tuple[Fx, Fx]:
+    """Both operands with the larger number of fraction bits, exactly."""
+    path = self._here()
+    a, b = self._plain(path, a), self._plain(path, b)
+    frac = max(a.frac, b.frac)
+    return self._to_frac(path, a, frac), self._to_frac(path, b, frac)
+
+  def _to_frac(self, path: str, x: Fx, frac: int) -> Fx:
+    bits = frac - x.frac
+    if bits == 0 or x.low == 0 == x.high:
+      return x.replace(frac=frac)
+    # Refuse before building a shift that no machine has.
+    scale = 1 << min(bits, 64)
+    label = f"{path} (aligning {x.label} to {frac} fraction bits)"
+    q = None if bits > 31 else self.alu.shl(x.q, bits=bits)
+    return self._value(label, q, frac, x.low * scale, x.high * scale)
+
+  def _requant(self, path: str, x: Fx, fmt: Format, form: str = "scale"):
+    """Codes of x in a format: round, shift, saturate.
+
+    A pending multiplier is a matrix scale (`form` "scale": a 16-bit mantissa)
+    or an inverse root.
+    """
+    shift = x.frac + x.exp - fmt.frac
+    # One code beyond either end tells a clipped value from one at the limit.
+    spare = 1 if self.saturation else 0
+    limits = {"low": fmt.low - spare, "high": fmt.high + spare}
+    if x.mult is not None:
+      if self.alu.exact and not 1 <= shift <= MAX_SHIFT:
+        raise FormatError(
+          f"{path}: a product with {x.frac + x.exp} fraction bits cannot reach"
+          f" format {fmt} in one multiply-shift (shift {shift}, allowed 1 to"
+          f" {MAX_SHIFT}); choose fewer fraction bits for this site"
+        )
+      wide = self.alu.mul_shr(x.q, x.mult, shift=shift, form=form, **limits)
+    else:
+      wide = self.alu.round_shift(x.q, shift=shift, **limits)
+    if not self.saturation:
+      return wide
+    q = self.alu.clip(wide, low=fmt.low, high=fmt.high)
+    count = jnp.sum((wide != q).astype(jnp.int32), dtype=jnp.int32)
+    self.emit(path + ".saturated", count, "sum")
+    return q
+
+  def _sited(self, path: str, q, fmt: Format, cast: bool = True) -> Fx:
+    q = self.alu.mark(q, path, cast)
+    out = Fx(q, frac=fmt.frac, low=fmt.low, high=fmt.high, site=path)
+    self._tap(path, out)
+    return out
+
+  def _tap(self, path: str, value) -> None:
+    taps = self.taps
+    if taps and (taps is True or path in taps):
+      self.emit(path, value, "stack")
+
+  def site(self, name: str, x, align: str | None = None, unit: bool = False):
+    """Rounds, shifts and saturates x into the plan's format of this site.
+
+    Args:
+      name: last part of the site's path.
+      x: fixed-point value, with or without a pending matrix scale.
+      align: used by `calibrate` only.
+      unit: used by `calibrate` only.
+
+    Returns:
+      Fx in the site's format.
+    """
+    del align, unit
+    path = self.path(name)
+    self.guard(path)
+    fmt = self.plan.format(path)
+    if not isinstance(x, Fx):
+      self._plain(path, x)
+    return self._sited(path, self._requant(path, x, fmt), fmt)

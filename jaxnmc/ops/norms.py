@@ -1,0 +1,161 @@
+"""RMSNorm in integers: sum of squares, inverse root, one multiply.
+
+The square of a value travels as two payloads to two accumulators of one
+aggregator neuron, which takes the mean, adds eps, computes the inverse root
+and sends it to every neuron (see `docs/numerics.md`).
+"""
+
+import math
+
+from jax import numpy as jnp
+
+from jaxnmc.errors import FormatError, PlanError
+from jaxnmc.numerics import rsqrt
+from jaxnmc.numerics.formats import mantissa, symmetric_limit
+from jaxnmc.numerics.fx import Fx
+from jaxnmc.numerics.wide import MAX_SHIFT
+from jaxnmc.ops.fixed_point import FixedPoint
+
+# A square of a 16-bit value travels as two payloads of this many bits.
+SQUARE_BITS = 15
+# A 16-bit value times an 8-bit gain: what the short multiply of a norm takes.
+MAX_GAINED = symmetric_limit(16) * symmetric_limit(8)
+
+
+class Norms(FixedPoint):
+  """Norms with vector gains."""
+
+  def norm(self, name: str, x, gain, eps: float) -> Fx:
+    """RMSNorm with vector gain, by sum of squares and inverse root."""
+    path = self.path(name)
+    x, root = self._normalizer(path, x, eps)
+    return self._scale(path, x, gain, root)
+
+  def norms(self, name: str, x, gains, eps: float) -> dict[str, Fx]:
+    """RMSNorms of one value with several gains and one root."""
+    path = self.path(name)
+    x, root = self._normalizer(path, x, eps)
+    return {
+      key: self._scale(f"{path}.{key}", x, gain, root)
+      for key, gain in gains.items()
+    }
+
+  def _normalizer(self, path: str, x, eps: float) -> tuple[Fx, Fx]:
+    self.guard(path)
+    x = self._plain(path, x)
+    fmt = self.plan.norm(path)
+    mean = self._mean_square(path, x, fmt.frac, fmt.bits)
+    code = fmt.eps_code(self.plan.eps or eps, path)
+    return x, self._root(path, [mean], code, fmt, x.shape[-1])
+
+  def double_norm(
+    self, name: str, x, gain, gains, eps1: float, eps2: float
+  ) -> dict[str, Fx]:
+    """Two norms with one root: v = g x, r from both mean squares, v g_k r."""
+    path = self.path(name)
+    self.guard(path)
+    x = self._plain(path, x)
+    eps1, eps2 = self.plan.eps or eps1, self.plan.eps or eps2
+    fmt = self.plan.norm(path)
+    inner = self.plan.format(path + ".v")
+    v = self._times_gain(
+      path, x, self.store.gain(path + ".gain", gain, self.plan)
+    )
+    v = self._sited(path + ".v", self._requant(path + ".v", v, inner), inner)
+    mean_v = self._mean_square(path + ".v", v, fmt.frac, fmt.bits)
+    mean_x = self._mean_square(path, x, fmt.frac, fmt.bits, eps2)
+    # The constant term eps1 eps2 rounds up: the argument stays positive.
+    code = max(1, math.floor(eps1 * eps2 * 2.0**fmt.frac + 0.5))
+    root = self._root(path, [mean_v, mean_x], code, fmt, x.shape[-1])
+    return {k: self._scale(f"{path}.{k}", v, g, root) for k, g in gains.items()}
+
+  def _mean_square(self, path, x: Fx, frac: int, bits: int, factor=1.0):
+    """mean(x^2) * factor with `frac` fraction bits, at one neuron."""
+    if x.site is None or x.bound > 1 << SQUARE_BITS:
+      raise FormatError(
+        f"{path}: a norm takes a site of at most 16 bits; found"
+        f" {x.site or 'a value between sites'} with bound {x.bound}"
+      )
+    n = x.shape[-1]
+    mult, exp = mantissa(factor / n)
+    shift = exp + 2 * x.frac - frac
+    # A coarse value (8 bits, say) is lifted first, exactly: more fraction bits
+    # of the same number give the mean a shift to spend.
+    lift = max(0, (SQUARE_BITS + 2 - shift) // 2)
+    if lift and x.bound << lift <= 1 << SQUARE_BITS:
+      x, shift = self._to_frac(path, x, x.frac + lift), shift + 2 * lift
+    square = self.alu.mul(x.q, x.q)
+    top = (x.bound * x.bound) >> SQUARE_BITS
+    part = lambda q, tag, high: self._sited_as(path + tag, q, high)
+    low = self.alu.low_bits(square, bits=SQUARE_BITS)
+    low = part(low, ".square_low", (1 << SQUARE_BITS) - 1)
+    high = part(self.alu.shr(square, bits=SQUARE_BITS), ".square_high", top)
+    for value in (low, high):
+      self._value(path, None, 0, 0, value.high * n)
+    sum_low = self.alu.sum(low.q)
+    sum_high = self.alu.sum(high.q)
+    if not SQUARE_BITS < shift <= MAX_SHIFT:
+      raise FormatError(
+        f"{path}: a mean square of inputs with {x.frac} fraction bits cannot"
+        f" be brought to {frac} fraction bits (shift {shift}, allowed"
+        f" {SQUARE_BITS + 1} to {MAX_SHIFT}); give the site {x.site}"
+        f" {'fewer' if shift > MAX_SHIFT else 'more'} fraction bits"
+      )
+    limit = (1 << bits) - 1
+    return self.alu.mean_square(
+      sum_high, sum_low, mult=mult, shift=shift, limit=limit
+    )
+
+  def _sited_as(self, path: str, q, high: int) -> Fx:
+    """A message that is an integer field, not a rounded value."""
+    q = self.alu.mark(q, path, True)
+    out = Fx(q, frac=0, low=0, high=high, site=path)
+    self._tap(path, out)
+    return out
+
+  def _root(self, path, means, eps: int, fmt, width: int) -> Fx:
+    """1 / sqrt(sum of means + eps), sent to `width` neurons."""
+    total = means[0]
+    for mean in means[1:]:
+      total = self.alu.add(total, mean)
+    total = self.alu.add_const(total, value=eps)
+    limit = (1 << fmt.bits) - 1
+    if self.saturation:
+      count = jnp.sum((total > limit).astype(jnp.int32), dtype=jnp.int32)
+      self.emit(path + ".mean_square.saturated", count, "sum")
+    total = self.alu.clip(total, low=1, high=limit)
+    self._tap(path + ".mean_square", total)
+    root = self.alu.mark(self.alu.inv_sqrt(total), path + ".root", True)
+    out = Fx(
+      root,
+      frac=rsqrt.result_frac(fmt.frac),
+      low=rsqrt.MIN_ROOT,
+      high=rsqrt.MAX_ROOT,
+      site=path + ".root",
+    )
+    self._tap(path + ".root", out)
+    return out.replace(q=self.alu.broadcast(out.q, width=width))
+
+  def _times_gain(self, path: str, x: Fx, gain) -> Fx:
+    if x.shape[-1] != gain.shape[-1]:
+      raise PlanError(
+        f"{path}: a gain of {gain.shape[-1]} entries cannot scale"
+        f" {x.shape[-1]} features"
+      )
+    high = x.bound * gain.bound
+    q = self.alu.mul(x.q, self.alu.param(gain.q))
+    return self._value(path, q, x.frac + gain.frac, -high, high)
+
+  def _scale(self, path: str, x: Fx, gain, root: Fx) -> Fx:
+    """x * gain * root as the site `path`."""
+    gain = self.store.gain(path + ".gain", gain, self.plan)
+    pending = self._times_gain(path, x, gain)
+    pending = pending.replace(mult=root.q, exp=root.frac)
+    fmt = self.plan.format(path)
+    form = "root" if pending.bound <= MAX_GAINED else "any"
+    return self._sited(path, self._requant(path, pending, fmt, form), fmt)
+
+  def act_quant(self, name: str, x) -> Fx:
+    """Integer plans: the static site in front of the product does this."""
+    del name
+    return x
