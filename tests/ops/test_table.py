@@ -51,6 +51,9 @@ def vector(q, frac, dtype=np.int8, low=None, high=None):
 
 
 GAIN = vector([64, -100, 37, 127], 6, low=-127, high=127)
+WIDE_GAIN = vector(
+  [4096, -20000, 32639, 1], 12, np.int16, low=-32639, high=32639
+)
 GAIN2 = vector([-3, 90, 127, 64], 5, low=-127, high=127)
 EMBED = vector(RNG.integers(-32639, 32640, (5, N)), 11, np.int16)
 BOUNDS = vector([[0] * N, [5, 20000, 32768, 9]], 15, np.int32, 0, 1 << 15)
@@ -71,6 +74,8 @@ PLAN = Plan(
     "unit": Format(8, 7, unit=True),
     "n": Format(16, 11),
     "n.gain": Format(8, 6),
+    "p": Format(16, 10),
+    "p.gain": Format(16, 12),
     "m.a": Format(16, 11),
     "m.b": Format(12, 4),
     "m.a.gain": Format(8, 6),
@@ -85,7 +90,7 @@ PLAN = Plan(
     "heads.y": Format(16, 9),
     "layers.7.y": Format(8, 2),
   },
-  {k: NormFormat() for k in ("n", "m", "d")},
+  {k: NormFormat() for k in ("n", "p", "m", "d")},
   {},
   TABLE,
   EPS,
@@ -514,6 +519,14 @@ TABLE_OF_OPS = {
     11,
     lambda x: float_norm(x, GAIN),
     (GAIN,),
+  ),
+  "norm_16_bit_gain": Row(
+    lambda o, v, p: o.norm("p", *v, p[0], EPS),
+    (S,),
+    lambda x: norm_codes(x, 9, WIDE_GAIN, PLAN.format("p")),
+    10,
+    lambda x: float_norm(x, WIDE_GAIN),
+    (WIDE_GAIN,),
   ),
   "norms": Row(
     lambda o, v, p: o.norms("m", *v, {"a": p[0], "b": p[1]}, EPS)["b"],
