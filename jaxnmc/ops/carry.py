@@ -1,6 +1,7 @@
 """The format of a value that a scan carries from step to step."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -72,11 +73,15 @@ def _only_fixed_point(path: str, init) -> None:
       )
 
 
+def _format(x: Fx) -> tuple:
+  return x.frac, x.low, x.high, x.mult is None, x.exp
+
+
 def _describe(x: Fx) -> str:
   return f"{x.frac} fraction bits in [{x.low}, {x.high}]"
 
 
-def _as_carry(path: str, value: Fx, like: Fx) -> Fx:
+def _as_carry(path: str, value: Fx, like: Any) -> Fx:
   """`value` with the format of `like`, if that changes no number."""
   formats = (
     (value.frac, value.low, value.high),
@@ -96,7 +101,7 @@ def _as_carry(path: str, value: Fx, like: Fx) -> Fx:
 
 
 def _same(path: str, before: Fx, after: Fx) -> None:
-  if jax.tree.structure(before) != jax.tree.structure(after):
+  if _format(before) != _format(after):
     raise FormatError(
       f"{path}: the state has {_describe(before)} after one step and"
       f" {_describe(after)} after the next; put ops.site(...) around what the"
