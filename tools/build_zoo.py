@@ -33,9 +33,6 @@ _PREFIX = flags.DEFINE_string(
   "eval_prefix_bytes", None, "JSON list of bytes of each document to score."
 )
 _DOCUMENTS = flags.DEFINE_integer("documents", 192, "Calibration documents.")
-_SEGMENTS = flags.DEFINE_integer(
-  "segments", 64, "Segments of the sigmoid table (a power of two)."
-)
 _CARD = flags.DEFINE_string("card", None, "Markdown put on top of the card.")
 flags.mark_flags_as_required(["run", "valid"])
 
@@ -68,10 +65,10 @@ def _scores(model, plan, qparams, texts: dict[str, list[bytes]], bos: int):
   vocab = model.config.vocab_size
   result: dict[str, dict] = {}
   for name, (run, params) in backends.items():
-    scorer = bits.Scorer(run, params)
+    scorer = bits.Scorer(run)
     for label, documents in texts.items():
       rows, size = bits.encode(model.tokenizer, documents, vocab)
-      score = scorer(rows, size, bos=bos)
+      score = scorer(params, rows, size, bos=bos)
       result.setdefault(label, {})[name] = score
       print(
         f"{label:8} {name:6} {score.bits_per_byte:.4f} bits per byte,"
@@ -130,10 +127,7 @@ def main(_) -> None:
   stride = max(1, len(documents) // _DOCUMENTS.value)
   batches = _batches(tokenizer, documents[::stride], bos)
   stats = nmc.calibrate(fn)(params, batches)
-  table = nmc.quantize.SigmoidTable(
-    segments=_SEGMENTS.value, spacing=9 - (_SEGMENTS.value.bit_length() - 1)
-  )
-  plan = nmc.plan(stats, nmc.quantize.W8A16.replace(table=table))
+  plan = nmc.plan(stats, nmc.quantize.W8A16)
   qparams = nmc.quantize_params(params, plan)
   model = nmc.Model(
     name=_NAME.value,
