@@ -86,10 +86,10 @@ def sigmoid(k: jax.Array, table: SigmoidTable) -> jax.Array:
       inside = jnp.clip(a - (j << table.spacing), 0, 1 << table.spacing)
       y = y + ((inside * int(nodes[j + 1] - nodes[j])) >> table.spacing)
   else:
-    j = jnp.minimum(a >> table.spacing, table.segments - 1)
-    r = a - (j << table.spacing)
-    low = jnp.asarray(nodes)[j]
-    high = jnp.asarray(nodes)[j + 1]
+    piece = jnp.minimum(a >> table.spacing, table.segments - 1)
+    r = a - (piece << table.spacing)
+    low = jnp.asarray(nodes)[piece]
+    high = jnp.asarray(nodes)[piece + 1]
     y = low + (((high - low) * r) >> table.spacing)
   return jnp.where(k < 0, (1 << table.out_frac) - y, y)
 

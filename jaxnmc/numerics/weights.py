@@ -1,7 +1,11 @@
 """Parameters as integers: what a chip's memory would hold."""
 
 import jax
+import numpy as np
 from flax import struct
+
+# Made on the host, used on a device.
+Stored = jax.Array | np.ndarray
 
 
 @struct.dataclass
@@ -15,8 +19,8 @@ class QMatrix:
     l1: largest row L1 norm, the static bound of a product with |x| <= 1.
   """
 
-  codes: jax.Array
-  mult: jax.Array
+  codes: Stored
+  mult: Stored
   exp: int = struct.field(pytree_node=False)
   l1: int = struct.field(pytree_node=False)
 
@@ -39,7 +43,7 @@ class QVector:
     high: largest code.
   """
 
-  q: jax.Array
+  q: Stored
   frac: int = struct.field(pytree_node=False)
   low: int = struct.field(pytree_node=False)
   high: int = struct.field(pytree_node=False)

@@ -46,14 +46,18 @@ def mul_wide(a: Int, b: Int) -> tuple[jax.Array, jax.Array]:
   return hi, lo
 
 
-def add_wide(hi: jax.Array, lo: jax.Array, b: Int) -> tuple:
+def add_wide(
+  hi: jax.Array, lo: jax.Array, b: Int
+) -> tuple[jax.Array, jax.Array]:
   """(hi, lo) + b for an int32 b >= 0; exact while the sum fits 64 bits."""
   b = jnp.asarray(b).astype(jnp.uint32)
   total = lo + b
   return hi + (total < lo).astype(jnp.int32), total
 
 
-def shr_wide(hi: jax.Array, lo: jax.Array, shift: Int) -> tuple:
+def shr_wide(
+  hi: jax.Array, lo: jax.Array, shift: Int
+) -> tuple[jax.Array, jax.Array]:
   """Floor of (hi, lo) / 2^shift as (hi, lo), for 0 <= shift <= 63.
 
   Args:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import struct
+from jax import numpy as jnp
 
 from jaxnmc.errors import PlanError
 from jaxnmc.numerics.formats import Format, mantissa
@@ -69,7 +70,7 @@ def matrix(leaf) -> QMatrix:
     codes = np.clip(np.round(weight / scale), -1, 1).astype(np.int8)
   mult, exp = mantissa(scale)
   l1 = int(np.abs(codes.astype(np.int32)).sum(1).max())
-  return QMatrix(codes, np.int32(mult), exp=exp, l1=l1)
+  return QMatrix(codes, np.asarray(mult, np.int32), exp=exp, l1=l1)
 
 
 def _leaf(path: str, leaf, role: Role, plan: Plan):
@@ -90,7 +91,7 @@ def _leaf(path: str, leaf, role: Role, plan: Plan):
   if role.kind == "const":
     # Host arithmetic in float64, so that the flag x64 changes nothing.
     with jax.enable_x64(True):
-      value = constant(role.transform)(np.asarray(leaf, np.float64))
+      value = constant(role.transform)(jnp.asarray(leaf, jnp.float64))
       return _vector(np.asarray(value), fmt, np.int32)
   dtype = {"table": np.int16, "gain": np.int8 if fmt.bits <= 8 else np.int16}
   return _vector(np.asarray(leaf), fmt, dtype[role.kind])
