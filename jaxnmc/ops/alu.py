@@ -8,6 +8,8 @@ int32 array that broadcasts: the stepped machine runs one program on the cores
 of all layers, each with its own shifts.
 """
 
+from typing import Any
+
 import jax
 from jax import numpy as jnp
 
@@ -16,7 +18,8 @@ from jaxnmc.numerics import rsqrt, sigmoid, wide
 from jaxnmc.numerics.sigmoid import SigmoidTable
 from jaxnmc.numerics.weights import QMatrix
 
-Int = int | jax.Array
+Int = int | jax.Array  # a static number
+Value = Any  # an operand: int32 or float array, or node of a graph
 
 
 class IntAlu:
@@ -26,15 +29,15 @@ class IntAlu:
 
   # --- data
 
-  def param(self, array) -> jax.Array:
+  def param(self, array) -> Value:
     """A stored parameter as an operand."""
     return jnp.asarray(array).astype(jnp.int32)
 
-  def zeros_like(self, x: jax.Array) -> jax.Array:
+  def zeros_like(self, x: Value) -> Value:
     """Zeros of the shape of one step of x."""
     return jnp.zeros(x.shape[1:], x.dtype)
 
-  def mark(self, x, path: str, cast: bool):
+  def mark(self, x: Value, path: str, cast: bool) -> Value:
     """Names a value that may travel; `cast` says that it is a message."""
     del path, cast
     return x
@@ -132,7 +135,7 @@ class IntAlu:
 
   def dense(self, x, weight: QMatrix, *, bound: int, parts: int = 1):
     """Matrix product; with several parts, a tuple of row blocks."""
-    out = ternary_matmul(x, weight.codes, bound)
+    out = ternary_matmul(x, jnp.asarray(weight.codes), bound)
     return tuple(jnp.split(out, parts, axis=-1))
 
   def sum(self, x):

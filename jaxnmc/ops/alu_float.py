@@ -11,7 +11,7 @@ from jax import numpy as jnp
 from jaxnmc.numerics import rsqrt, sigmoid
 from jaxnmc.numerics.sigmoid import SigmoidTable
 from jaxnmc.numerics.ste import ste
-from jaxnmc.ops.alu import IntAlu
+from jaxnmc.ops.alu import Int, IntAlu
 from jaxnmc.ops.reference import product
 
 
@@ -35,11 +35,11 @@ class FloatAlu(IntAlu):
     """1 where a >= b, else 0."""
     return (a >= b).astype(self.dtype)
 
-  def shl(self, a, *, bits: int):
+  def shl(self, a, *, bits: Int):
     """a * 2^bits."""
     return a * 2.0**bits
 
-  def shr(self, a, *, bits: int):
+  def shr(self, a, *, bits: Int):
     """floor(a / 2^bits)."""
     return _floor(a * 2.0**-bits)
 
@@ -48,16 +48,16 @@ class FloatAlu(IntAlu):
     size = 2.0**bits
     return ste(a - jnp.floor(a / size) * size, jnp.zeros_like(a))
 
-  def clip(self, a, *, low: int, high: int):
+  def clip(self, a, *, low: Int, high: Int):
     """a clipped to [low, high]."""
     return jnp.clip(a, low, high)
 
-  def round_shift(self, a, *, shift: int, low: int, high: int):
+  def round_shift(self, a, *, shift: Int, low: Int, high: Int):
     """clip(round(a / 2^shift), low, high)."""
     return jnp.clip(_floor(a * 2.0**-shift + 0.5), low, high)
 
   def mul_shr(
-    self, a, b, *, shift: int, low: int, high: int, form: str = "any"
+    self, a, b, *, shift: Int, low: Int, high: Int, form: str = "any"
   ):
     """clip(round(a b / 2^shift), low, high)."""
     del form
@@ -68,7 +68,7 @@ class FloatAlu(IntAlu):
     smooth = sigmoid.sigmoid_float(a, table, floored=False)
     return ste(sigmoid.sigmoid_float(a, table), smooth)
 
-  def mean_square(self, high, low, *, mult: int, shift: int, limit: int):
+  def mean_square(self, high, low, *, mult: Int, shift: Int, limit: Int):
     """Mean from a two-payload sum of squares."""
     carry = jnp.floor(low * 2.0**-15)
     rest = jnp.floor((low - carry * 2.0**15) * mult * 2.0**-15)

@@ -1,5 +1,7 @@
 """Element-wise ops in integers: exact, with bounds."""
 
+import dataclasses
+
 from jax import numpy as jnp
 
 from jaxnmc.errors import FormatError
@@ -48,7 +50,7 @@ class Elementwise(FixedPoint):
   def shift(self, x, bits: int) -> Fx:
     """x * 2^-bits: only the binary point moves."""
     x = self._plain(self._here(), x)
-    return x.replace(frac=x.frac + bits, site=None)
+    return dataclasses.replace(x, frac=x.frac + bits, site=None)
 
   def min(self, a, b) -> Fx:
     """Element-wise minimum."""
@@ -82,7 +84,8 @@ class Elementwise(FixedPoint):
     x = self._plain(self._here(), x)
     cond = self.alu.param(mask[..., None])
     q = self.alu.select(cond, x.q, jnp.zeros_like(x.q))
-    return x.replace(q=q, low=min(x.low, 0), high=max(x.high, 0))
+    low, high = min(x.low, 0), max(x.high, 0)
+    return dataclasses.replace(x, q=q, low=low, high=high)
 
   def sigmoid(self, x) -> Fx:
     """Table sigmoid; values 0 to 2^out_frac."""

@@ -6,6 +6,8 @@ that names the site.  A site rounds, shifts and saturates into the format the
 plan gives it.
 """
 
+import dataclasses
+
 from jax import numpy as jnp
 
 from jaxnmc.errors import FormatError, PlanError
@@ -87,7 +89,7 @@ class FixedPoint(Ops):
   def _to_frac(self, path: str, x: Fx, frac: int) -> Fx:
     bits = frac - x.frac
     if bits == 0 or x.low == 0 == x.high:
-      return x.replace(frac=frac)
+      return dataclasses.replace(x, frac=frac)
     # Refuse before building a shift that no machine has.
     scale = 1 << min(bits, 64)
     label = f"{path} (aligning {x.label} to {frac} fraction bits)"

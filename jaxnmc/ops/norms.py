@@ -5,6 +5,7 @@ aggregator neuron, which takes the mean, adds eps, computes the inverse root
 and sends it to every neuron (see `docs/numerics.md`).
 """
 
+import dataclasses
 import math
 
 from jax import numpy as jnp
@@ -134,7 +135,8 @@ class Norms(FixedPoint):
       site=path + ".root",
     )
     self._tap(path + ".root", out)
-    return out.replace(q=self.alu.broadcast(out.q, width=width))
+    q = self.alu.broadcast(out.q, width=width)
+    return dataclasses.replace(out, q=q)
 
   def _times_gain(self, path: str, x: Fx, gain) -> Fx:
     if x.shape[-1] != gain.shape[-1]:
@@ -150,7 +152,7 @@ class Norms(FixedPoint):
     """x * gain * root as the site `path`."""
     gain = self.store.gain(path + ".gain", gain, self.plan)
     pending = self._times_gain(path, x, gain)
-    pending = pending.replace(mult=root.q, exp=root.frac)
+    pending = dataclasses.replace(pending, mult=root.q, exp=root.frac)
     fmt = self.plan.format(path)
     form = "root" if pending.bound <= MAX_GAINED else "any"
     return self._sited(path, self._requant(path, pending, fmt, form), fmt)

@@ -4,6 +4,7 @@
 so one class serves `fixed`, `fake_quant` and `record`.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -39,7 +40,7 @@ class Quantized(Elementwise, Norms):
 
   def index(self, x: Fx, i: int) -> Fx:
     """Row `i` of axis 0 of a constant."""
-    return x.replace(q=x.q[i])
+    return dataclasses.replace(x, q=x.q[i])
 
   # --- synapses
 
@@ -86,7 +87,8 @@ class Quantized(Elementwise, Norms):
   def broadcast(self, x, width: int) -> Fx:
     """One value to `width` neurons."""
     x = self._plain(self._here(), x)
-    return x.replace(q=self.alu.broadcast(x.q, width=width))
+    q = self.alu.broadcast(x.q, width=width)
+    return dataclasses.replace(x, q=q)
 
   def matmul(self, a, b) -> Fx:
     """Product of two activations over their last two axes."""

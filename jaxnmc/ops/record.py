@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxnmc.errors import PlanError
 from jaxnmc.numerics.fx import Fx
-from jaxnmc.ops.alu import IntAlu
+from jaxnmc.ops.alu import IntAlu, Value
 from jaxnmc.ops.graph import ELEMENTWISE, Graph, Node, Output
 from jaxnmc.ops.quantized import Quantized
 from jaxnmc.ops.stores import IntStore
@@ -83,11 +83,11 @@ class GraphAlu(IntAlu):
     width = data.shape[-1] if data.ndim else 1
     return self.emit("const", width=width, data=data)
 
-  def zeros_like(self, x: Sym) -> Sym:
+  def zeros_like(self, x: Value) -> Sym:
     """Zero state."""
     return self.param(np.zeros(x.width, np.int32))
 
-  def mark(self, x: Sym, path: str, cast: bool) -> Sym:
+  def mark(self, x: Value, path: str, cast: bool) -> Sym:
     """Names a node."""
     node = self.nodes[x.id]
     if node.site is not None or node.op in ("const", "prev"):
@@ -176,7 +176,9 @@ class Record(Quantized):
       formats, _ = body(self, init, xs)
       del nodes[mark:]
       state = jax.tree.map(
-        lambda f: f.replace(q=self.alu.emit("prev", width=f.q.width)),
+        lambda f: dataclasses.replace(
+          f, q=self.alu.emit("prev", width=f.q.width)
+        ),
         formats,
         is_leaf=is_fx,
       )
