@@ -136,7 +136,7 @@ def _class(net, members, compiled: list[Compiled], cut) -> Class:
     for column in scalars.T
   )
   depths = [
-    [net.depth[node] for node in sorted(own.local, key=own.local.get)]
+    [net.depth[node] for node in sorted(own.local, key=own.local.__getitem__)]
     for own in compiled
   ]
   return Class(
@@ -166,7 +166,7 @@ def _group(key, pairs, net, routes, classes, where) -> Group:
     for p, synapse in enumerate(synapses):
       weights[p, cls.place] = synapse.weights
     per_tile = [traffic.nonzero_per_tile(routes[index[s]]) for s in pairs]
-    nonzero = np.stack([p.astype(np.int32) for p in per_tile])
+    nonzero = np.stack([np.asarray(p, np.int32) for p in per_tile])
     if nonzero.max(initial=0) <= 127:
       nonzero = nonzero.astype(np.int8)
   member = lambda i: where[i][1] if i in where else 0
@@ -228,8 +228,8 @@ def build(placement) -> Machine:
     source = where[synapse.src][0] if synapse.src in where else None
     value = local[synapse.source] if source is not None else 0
     port = net.populations[synapse.dst].ports.index(synapse.port)
-    key = (source, value, where[synapse.dst][0], port, synapse.kind)
-    pairs.setdefault(key, []).append(synapse.index)
+    edge = (source, value, where[synapse.dst][0], port, synapse.kind)
+    pairs.setdefault(edge, []).append(synapse.index)
   for node in outputs:
     if net.home[node] in where:
       taps[node] = _tap(net, node, where, local)

@@ -143,7 +143,7 @@ class Network:
   @functools.cached_property
   def steps_per_layer(self) -> tuple[int, ...]:
     """Steps from one layer's relay to the next one's, layer by layer."""
-    starts = {}
+    starts: dict[int, int] = {}
     for port in self.ports:
       layer = self.populations[port.population].layer
       if port.relay and layer is not None:

@@ -53,8 +53,8 @@ def load(machine: Machine) -> Weights:
   """Puts the machine's constants on the device."""
   put = lambda x: None if x is None else jnp.asarray(x)
   return Weights(
-    tuple(put(c.consts) for c in machine.classes),
-    tuple(put(c.scalars) for c in machine.classes),
+    tuple(jnp.asarray(c.consts) for c in machine.classes),
+    tuple(jnp.asarray(c.scalars) for c in machine.classes),
     tuple(put(g.weights) for g in machine.groups),
     tuple(put(g.nonzero) for g in machine.groups),
   )

@@ -4,6 +4,7 @@ It is the proof that the functional engine is right: nothing here knows of
 sequences, only of neurons, accumulators and a token clock.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -223,7 +224,7 @@ class Stepped:
       flat = flat.at[cls.place].set(value.q)
       tiled = flat.reshape(cls.tiles, cls.size)
       arrays[c] = arrays[c].at[m, :, word].set(tiled)
-    return cores.replace(states=tuple(arrays))
+    return dataclasses.replace(cores, states=tuple(arrays))
 
   def _leave(self, cores: stepping.State):
     leaves = []

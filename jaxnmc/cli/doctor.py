@@ -15,7 +15,7 @@ def main(args) -> int:
   """Runs the command; 1 if a kernel is not exact on this device."""
   out = Output(args)
   found = health.installation()
-  rows = [(k, v or "absent") for k, v in found["versions"].items()]
+  rows: list[tuple] = [(k, v or "absent") for k, v in found["versions"].items()]
   out.table("Versions", ("package", "version"), rows)
   rows = [(d["id"], d["platform"], d["kind"]) for d in found["devices"]]
   out.table("Devices", (">id", "platform", "kind"), rows)

@@ -123,6 +123,8 @@ class Generator:
     def pick(logits, step):
       return sampler(jax.tree.map(lambda x: _last(x), logits), step)
 
+    self._prefill: Callable
+    self._decode: Callable
     if jit:
 
       def call(params, inputs, state, step):

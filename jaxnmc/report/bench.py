@@ -7,6 +7,7 @@ at the bandwidth measured in the same run.
 """
 
 import dataclasses
+import functools
 import os
 import statistics
 import time
@@ -105,14 +106,14 @@ def model_cases(model, names: Sequence[str], quick: bool) -> list[Case]:
       Case(
         f"{model.name} {name} prefill {prompt}",
         "model",
-        lambda call=call: call({"ids": ids}, None),
+        functools.partial(call, {"ids": ids}, None),
         size,
         prompt,
       ),
       Case(
         f"{model.name} {name} decode",
         "model",
-        lambda call=call, state=state, token=token: call(token, state),
+        functools.partial(call, token, state),
         size,
         1,
       ),

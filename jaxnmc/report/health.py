@@ -44,7 +44,7 @@ def installation() -> dict[str, Any]:
       {"id": d.id, "platform": d.platform, "kind": d.device_kind}
       for d in jax.devices()
     ],
-    "x64": bool(jax.config.jax_enable_x64),
+    "x64": bool(jax.config.read("jax_enable_x64")),
     "kernels": kernels(),
     "extras": {
       extra: {name: importlib.util.find_spec(name) is not None for name in all_}
@@ -80,7 +80,9 @@ def kernels() -> dict[str, bool]:
   }
 
 
-def sites(fn, plan, qparams, ids: Sequence[int]) -> list[dict[str, Any]]:
+def sites(
+  fn, plan, qparams, ids: Sequence[int] | np.ndarray
+) -> list[dict[str, Any]]:
   """Dead and saturated values of every site on one text.
 
   Args:
