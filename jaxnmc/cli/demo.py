@@ -27,7 +27,7 @@ def main(args) -> int:
   )
   out.line(
     f"{len(placed.used_cores)} cores on {chips} simulated Loihi 2"
-    f" chip{'s' * (chips > 1)}, engine {args.engine}; {pick.label}\n"
+    f" chip{'s' * (chips > 1)}, engine {args.engine}\n"
   )
   data, found = run.story(
     out,

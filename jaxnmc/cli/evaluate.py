@@ -29,12 +29,15 @@ def main(args) -> int:
     calibrate=args.calibrate,
   )
   out.notes(backend.notes)
-  scorer = Scorer(
-    backend.run, backend.params, jit=backend.jit, batch=args.batch
-  )
+  scorer = Scorer(backend.run, jit=backend.jit)
   start = time.perf_counter()
   with _bar(sum(len(row) for row in rows)) as advance:
-    score = scorer(rows, size, bos=backends.begin_id(model), progress=advance)
+    score = scorer(
+      *(backend.params, rows, size),
+      bos=backends.begin_id(model),
+      batch=args.batch,
+      progress=advance,
+    )
   data = {
     "bits_per_byte": score.bits_per_byte,
     "perplexity": score.perplexity,

@@ -127,6 +127,7 @@ def story(
     "text": model.tokenizer.decode(found.ids[0]),
     "prompt_tokens": len(prompt),
     "tokens": len(found.ids[0]),
+    "steps": found.steps,
     "ids": found.ids[0].tolist(),
     "ended": found.stopped[0],
     "sampling": pick.label,

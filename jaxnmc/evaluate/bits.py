@@ -136,25 +136,13 @@ class Scorer:
   same memory.  What follows the end of a shorter document is not counted.
   """
 
-  def __init__(
-    self,
-    run: Callable,
-    params: Any,
-    *,
-    jit: bool = True,
-    batch: int = 16,
-    chunk: int = 128,
-  ):
+  def __init__(self, run: Callable, *, jit: bool = True):
     """Takes a backend.
 
     Args:
       run: `run(params, {"ids"}, state) -> (out, state[, counters])`.
-      params: float params or qparams.
       jit: whether to compile `run` here.
-      batch: documents side by side.
-      chunk: positions per call.
     """
-    self._params, self._batch, self._chunk = params, batch, chunk
     nats = _nats if jit else jax.jit(_nats)
 
     def call(params, ids, state):
@@ -169,18 +157,24 @@ class Scorer:
 
   def __call__(
     self,
+    params: Any,
     rows: Sequence[np.ndarray],
     size: int,
     *,
     bos: int,
+    batch: int = 16,
+    chunk: int = 128,
     progress: Callable[[int], None] | None = None,
   ) -> Score:
     """Scores encoded documents.
 
     Args:
+      params: float params or qparams.
       rows: ids of each document (see `encode`).
       size: UTF-8 bytes they stand for.
       bos: token in front of every document.
+      batch: documents side by side.
+      chunk: positions per call.
       progress: called with the number of ids done since the last call.
 
     Returns:
@@ -189,16 +183,16 @@ class Scorer:
     documents = [_Document(np.asarray(row, np.int32)) for row in rows]
     by_length = sorted((d for d in documents if len(d.ids)), key=_length)
     total, integers = 0.0, 0
-    for first in range(0, len(by_length), self._batch):
-      group = by_length[first : first + self._batch]
+    for first in range(0, len(by_length), batch):
+      group = by_length[first : first + batch]
       state = None
-      for start, ids in _chunks(group, bos, self._batch, self._chunk):
-        nats, codes, state = self._call(self._params, jnp.asarray(ids), state)
+      for start, ids in _chunks(group, bos, batch, chunk):
+        nats, codes, state = self._call(params, jnp.asarray(ids), state)
         nats = np.asarray(nats, np.float64)
         codes = None if codes is None else np.asarray(codes).astype("<i4")
         done = 0
         for k, row in enumerate(group):
-          count = min(max(len(row.ids) - start, 0), self._chunk)
+          count = min(max(len(row.ids) - start, 0), chunk)
           total += float(nats[k, :count].sum())
           done += count
           if codes is not None:

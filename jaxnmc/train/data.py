@@ -5,75 +5,31 @@ so a run that was killed continues with exactly the batches it would have seen.
 """
 
 import dataclasses
-import gzip
 import hashlib
-import pathlib
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from jaxnmc.errors import UserError
+from jaxnmc.evaluate.text import (
+  SEPARATOR,
+  DataError,
+  read_documents,
+  read_text,
+  split_documents,
+)
 from jaxnmc.io.tokenizer import Tokenizer
 
-SEPARATOR = "<|endoftext|>"
-
-
-class DataError(UserError):
-  """A text file cannot be read, or holds too little to train on."""
-
-
-def read_text(path: str) -> str:
-  """Reads a UTF-8 text file, plain or `.gz`.
-
-  Raises:
-    DataError: missing, cut off, or no UTF-8.
-  """
-  try:
-    if str(path).endswith(".gz"):
-      with gzip.open(path, "rb") as file:
-        data = file.read()
-    else:
-      data = pathlib.Path(path).read_bytes()
-    return data.decode("utf-8")
-  except (OSError, EOFError, zlib.error) as error:
-    raise DataError(
-      f"{path}: cannot be read ({error}); allowed is a text file, plain or "
-      ".gz; check the path, or copy the file again"
-    ) from error
-  except UnicodeDecodeError as error:
-    raise DataError(
-      f"{path}: byte {error.start} is no UTF-8; convert the file to UTF-8"
-    ) from error
-
-
-def split_documents(text: str, separator: str = SEPARATOR) -> list[str]:
-  """Splits at lines that hold only the separator; empty documents go.
-
-  Line ends around a document are taken off, all else is kept.
-  """
-  documents: list[str] = []
-  lines: list[str] = []
-  for line in text.split("\n") + [separator]:
-    if line.strip() == separator:
-      documents.append("\n".join(lines).strip("\r\n"))
-      lines = []
-    else:
-      lines.append(line)
-  return [document for document in documents if document]
-
-
-def read_documents(paths: Sequence[str]) -> list[str]:
-  """Returns the documents of all files, in order; see `split_documents`."""
-  documents = []
-  for path in paths:
-    documents.extend(split_documents(read_text(path)))
-  if not documents:
-    raise DataError(
-      f"{', '.join(map(str, paths)) or 'no file'}: no text found; name at "
-      "least one text file that is not empty"
-    )
-  return documents
+__all__ = [
+  "SEPARATOR",
+  "DataError",
+  "Stream",
+  "Windows",
+  "hold_out",
+  "pack",
+  "read_documents",
+  "read_text",
+  "split_documents",
+]
 
 
 def hold_out(

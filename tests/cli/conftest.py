@@ -19,7 +19,7 @@ def folders(tmp_path_factory):
   config = matmulfree.Config(
     vocab_size=tokenizer.vocab_size,
     hidden_size=32,
-    num_layers=2,
+    num_layers=1,
     intermediate_size=48,
     rms_norm_eps=1e-3,
     bitlinear_eps=1e-3,

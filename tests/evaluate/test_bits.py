@@ -32,10 +32,10 @@ def model():
   return matmulfree.make(CONFIG), params
 
 
-def _score(run, params, **options) -> evaluate.Score:
+def _score(run, params, jit=True, **options) -> evaluate.Score:
   rows, size = evaluate.encode(TOKENIZER, TEXTS, CONFIG.vocab_size)
-  scorer = evaluate.Scorer(run, params, **options)
-  return scorer(rows, size, bos=TOKENIZER.bos_id)
+  scorer = evaluate.Scorer(run, jit=jit)
+  return scorer(params, rows, size, bos=TOKENIZER.bos_id, **options)
 
 
 def test_equals_one_document_at_a_time(model):
@@ -52,8 +52,13 @@ def test_equals_one_document_at_a_time(model):
     want -= log_p[np.arange(len(ids)), ids].sum()
   seen = []
   rows, size = evaluate.encode(TOKENIZER, TEXTS, CONFIG.vocab_size)
-  scorer = evaluate.Scorer(run, params, batch=2, chunk=8)
-  found = scorer(rows, size, bos=TOKENIZER.bos_id, progress=seen.append)
+  found = evaluate.Scorer(run)(
+    *(params, rows, size),
+    bos=TOKENIZER.bos_id,
+    batch=2,
+    chunk=8,
+    progress=seen.append,
+  )
   assert found.nats == pytest.approx(want, rel=1e-5)
   assert (found.ids, found.bytes, found.documents) == (23, 23, 4)
   assert sum(seen) == 23
