@@ -268,9 +268,7 @@ def run() -> dict:
   prompt = draw.integers(0, config.vocab_size, _PREFILL.value, np.int32)
   inputs = {"ids": prompt}
   engine = nmc.loihi(fn, plan, placement)
-  found, first, again = _timed(
-    "loihi prefill", lambda: engine(qparams, inputs)
-  )
+  found, first, again = _timed("loihi prefill", lambda: engine(qparams, inputs))
   times["loihi prefill, compile"] = first - again
   times["loihi prefill, run"] = again
   step = jax.jit(nmc.fixed(fn, plan))
@@ -328,7 +326,9 @@ def show(data: dict) -> None:
   people = tables.console()
   people.print(data["verdict"], markup=False, soft_wrap=True)
   people.print()
-  rows = [(f"{k}, s", v, "measured") for k, v in data["host"]["seconds"].items()]
+  rows = [
+    (f"{k}, s", v, "measured") for k, v in data["host"]["seconds"].items()
+  ]
   rows.append(("all, s", data["total_seconds"], "measured"))
   rows.append(
     (

@@ -14,7 +14,7 @@ from jaxnmc.io import bpe, tokenizer
 
 TEXT = (
   "Once upon a time there was a little girl named Lily. She didn't like "
-  "the big dog, but the dog liked her! \"Don't run,\" said Mum.\n"
+  'the big dog, but the dog liked her! "Don\'t run," said Mum.\n'
   "They found 12 shells and 345 stones. Ça va? 数え 🙂\n"
 ) * 4
 
@@ -157,9 +157,7 @@ def test_save_and_load(tmp_path, small):
   with np.load(tmp_path / "tokenizer.npz", allow_pickle=False) as file:
     assert {file[n].dtype.kind for n in file.files} <= {"i", "U"}
   tokenizer.ByteTokenizer().save(tmp_path / "b.npz")
-  assert isinstance(
-    tokenizer.load(tmp_path / "b.npz"), tokenizer.ByteTokenizer
-  )
+  assert isinstance(tokenizer.load(tmp_path / "b.npz"), tokenizer.ByteTokenizer)
   assert isinstance(tokenizer.load("bytes"), tokenizer.ByteTokenizer)
   assert sorted(p.name for p in tmp_path.iterdir()) == [
     "b.npz",
