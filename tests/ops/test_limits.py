@@ -374,6 +374,19 @@ def test_saturation_of_the_mean_square_is_counted(make_plan):
   assert int(ops.tape.values["n.mean_square.saturated"]) == 2
 
 
+def test_the_largest_mean_square_is_not_counted(make_plan):
+  plan = make_plan({"n": (16, 11), "n.gain": (8, 6)}, ["n"])
+  # Four squares whose mean is 2^24 - 5; eps adds four codes.
+  q = np.array([[32712, 1912, 104, 0]], np.int32)
+  assert int((q.astype(np.int64) ** 2).sum()) == 64 * (2**24 - 5)
+  gain = QVector(jnp.full(4, 64, jnp.int8), frac=6, low=-127, high=127)
+  for eps, count in ((4 / 4096, 0), (5 / 4096, 1)):
+    ops = Quantized(plan.replace(eps=eps), IntAlu(), IntStore(), False, True)
+    x = Fx(jnp.asarray(q), frac=8, low=-32767, high=32767, site="x")
+    ops.norm("n", x, gain, 1e-3)
+    assert int(ops.tape.values["n.mean_square.saturated"]) == count
+
+
 def test_no_counting_unless_asked(make_plan):
   ops = Quantized(make_plan({"s": (8, 4)}), IntAlu(), IntStore())
   ops.site("s", value(2**20))

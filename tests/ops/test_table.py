@@ -544,6 +544,14 @@ TABLE_OF_OPS = {
     float_double_norm,
     (GAIN, GAIN2),
   ),
+  "double_norm_of_small_values": Row(
+    lambda o, v, p: o.double_norm("d", *v, p[0], {"a": p[1]}, EPS, EPS)["a"],
+    ((4, -3, 3, "x"),),
+    lambda x: double_norm_codes(x, 4),
+    11,
+    float_double_norm,
+    (GAIN, GAIN2),
+  ),
   "embed": Row(
     lambda o, v, p: o.embed("e", p[0], np.array([4, 0, 4])),
     (),
