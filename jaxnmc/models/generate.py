@@ -114,33 +114,18 @@ class Generator:
       params: float params or qparams, as the backend takes them.
       vocab_size: number of tokens of the model.
       sampler: see `jaxnmc.models.sampling`.
-      jit: compile backend and sampler into one program; False for a backend
-        that compiles itself (`loihi` counts on the host).
+      jit: compile the backend; False for one that compiles itself (`loihi`,
+        which counts on the host).
     """
     self.vocab_size = vocab_size
     self.params = params
+    self._run = jax.jit(run) if jit else run
 
     def pick(logits, step):
-      return sampler(jax.tree.map(lambda x: _last(x), logits), step)
+      return sampler(jax.tree.map(_last, logits), step)
 
-    self._prefill: Callable
-    self._decode: Callable
-    if jit:
-
-      def call(params, inputs, state, step):
-        result = run(params, inputs, state)
-        return pick(result[0].logits, step), result
-
-      # Prompt and token are two programs, each traced once.
-      self._prefill, self._decode = jax.jit(call), jax.jit(call)
-    else:
-      compiled = jax.jit(pick)
-
-      def call_and_pick(params, inputs, state, step):
-        result = run(params, inputs, state)
-        return compiled(result[0].logits, step), result
-
-      self._prefill = self._decode = call_and_pick
+    # Apart, so that the backend's program does not depend on the sampler.
+    self._pick = jax.jit(pick)
 
   def __call__(
     self,
@@ -188,14 +173,14 @@ class Generator:
     alive = np.ones(len(rows), bool)
     new: list[list[int]] = [[] for _ in rows]
     fed, counters, logits = [ids], [], []
-    state, call, steps = None, self._prefill, 0
+    state, steps = None, 0
     while True:
-      chosen, result = call(self.params, inputs, state, np.int32(steps))
+      result = self._run(self.params, inputs, state)
       out, state = result[:2]
+      token = np.asarray(self._pick(out.logits, np.int32(steps)))
       counters.extend(result[2:])
       if keep_logits:
         logits.append(jax.device_get(out.logits))
-      token = np.asarray(chosen)
       steps += 1
       if eos_id is not None:
         alive &= token != eos_id
@@ -206,7 +191,7 @@ class Generator:
       if steps == tokens or not alive.any():
         break
       fed.append(token[:, None])
-      inputs, call = {"ids": jnp.asarray(token[:, None])}, self._decode
+      inputs = {"ids": jnp.asarray(token[:, None])}
     whole = np.concatenate(fed, axis=1)
     full_mask = np.ones_like(whole)
     full_mask[:, : mask.shape[1]] = mask

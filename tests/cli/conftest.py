@@ -12,6 +12,17 @@ from jaxnmc.io.tokenizer import ByteTokenizer
 from jaxnmc.models import matmulfree
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory):
+  """Each command compiles anew; here it may find what another one compiled."""
+  before = jax.config.jax_compilation_cache_dir
+  jax.config.update(
+    "jax_compilation_cache_dir", str(tmp_path_factory.mktemp("c"))
+  )
+  yield
+  jax.config.update("jax_compilation_cache_dir", before)
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
   """{"tiny": a model with a plan, "bare": the same without one}."""
