@@ -287,7 +287,9 @@ def _plain(counters, placement, stretches, block) -> dict[str, Figure]:
   stored = float(counters.total("synops_stored").sum())
   if "synops" in counters.names and stored:
     nonzero = 100 * float(counters.total("synops").sum()) / stored
-  clipped = sum(counters.saturations.values())
+  clipped = None
+  if counters.saturations is not None:
+    clipped = sum(counters.saturations.values())
   walked = _per_token(stretches, 0.0)[0]
   depth = placement.steps_per_token
   return {

@@ -8,7 +8,7 @@ JSON (`Counters.to_json`), so that the profile of a real chip can be priced:
      "per": "tile" | "core",   what one entry of a total belongs to: a tile of
                                the placement, or a core (chip * cores + core)
      "owners": number of them,
-     "saturations": {site: count},
+     "saturations": {site: count} | null,
      "stretches": [{"mode": "pipelined" | "fall-through" | "mixed",
                     "tokens": n, "steps": n, "first_logits": step | null,
                     "totals": {name: [one per owner]},
@@ -51,13 +51,13 @@ class Counters:
     stretches: in order of time.
     owners: length of every total.
     per: what owns an entry: `tile` or `core`.
-    saturations: site -> values clipped by its format.
+    saturations: site -> values clipped by its format; None: not counted.
   """
 
   stretches: tuple[Stretch, ...]
   owners: int
   per: str = "tile"
-  saturations: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  saturations: Mapping[str, int] | None = None
 
   @classmethod
   def of(
@@ -71,13 +71,13 @@ class Counters:
     Args:
       segments: in order of time.
       placement: where the tiles are.
-      saturations: site -> values clipped.
+      saturations: site -> values clipped, or None if nobody counted.
 
     Returns:
       Totals per tile and numbers per step.
     """
     stretches = tuple(fold(segment, placement) for segment in segments)
-    return cls(stretches, len(placement.tiles), "tile", dict(saturations or {}))
+    return cls(stretches, len(placement.tiles), "tile", saturations)
 
   def merge(self, other: "Counters") -> "Counters":
     """These, then the other's stretches.
@@ -90,9 +90,11 @@ class Counters:
         f"counters of {other.owners} {other.per}s cannot follow counters of"
         f" {self.owners} {self.per}s; they come from different placements"
       )
-    clipped = dict(self.saturations)
-    for site, n in other.saturations.items():
-      clipped[site] = clipped.get(site, 0) + n
+    clipped = None
+    if self.saturations is not None and other.saturations is not None:
+      clipped = dict(self.saturations)
+      for site, n in other.saturations.items():
+        clipped[site] = clipped.get(site, 0) + n
     stretches = self.stretches + other.stretches
     return dataclasses.replace(self, stretches=stretches, saturations=clipped)
 
@@ -182,7 +184,8 @@ class Counters:
       for s in self.stretches
     ]
     head = {"format": _FORMAT, "version": _VERSION, "per": self.per}
-    body = {"owners": self.owners, "saturations": dict(self.saturations)}
+    clipped = None if self.saturations is None else dict(self.saturations)
+    body = {"owners": self.owners, "saturations": clipped}
     return json.dumps(head | body | {"stretches": stretches})
 
   @classmethod
@@ -216,7 +219,9 @@ class Counters:
     stretches = tuple(
       reader.stretch(s, f"stretches[{i}]", owners) for i, s in enumerate(found)
     )
-    clipped = data.get("saturations", {})
+    clipped = data.get("saturations")
+    if clipped is None:
+      return cls(stretches, owners, per, None)
     if not isinstance(clipped, dict):
       raise reader.error("saturations", clipped, "an object")
     sites = {k: reader.whole(clipped, k, f"saturations.{k}") for k in clipped}

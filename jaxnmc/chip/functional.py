@@ -29,9 +29,13 @@ class Functional:
     placement: where the recorded network lies.
     mode: "pipelined" (a token every step) or "fall-through" (the next token
       when the last one has left).
+    saturation: also count the values that each site clipped.
   """
 
-  def __init__(self, fn, plan, placement, mode: str) -> None:
+  def __init__(
+    self, fn, plan, placement, mode: str, saturation: bool = False
+  ) -> None:
+    self.saturation = saturation
     self.fn, self.plan, self.placement, self.mode = fn, plan, placement, mode
     self.routes = traffic.routes(placement)
     self.sites = frozenset(r.synapse.path for r in self.routes)
@@ -56,7 +60,7 @@ class Functional:
   def _core(self, tree, dense, inputs, state):
     def one(inputs, state):
       ops = Quantized(
-        self.plan, IntAlu(), IntStore(), taps=self.sites, saturation=True
+        self.plan, IntAlu(), IntStore(), self.sites, self.saturation
       )
       out, state = self.fn(ops, tree, inputs, state)
       values = ops.tape.values
@@ -95,7 +99,9 @@ class Functional:
       )
     out, state, raw = self._jit(tree, self._dense, inputs, state)
     raw = jax.device_get(raw)
-    saturated = {k: int(np.sum(v)) for k, v in raw["saturated"].items()}
+    saturated = None
+    if self.saturation:
+      saturated = {k: int(np.sum(v)) for k, v in raw["saturated"].items()}
     counts = raw["counts"]
     rows = counts[None] if counts.ndim == 2 else counts
     segments = tuple(self._segment(r) for r in rows)

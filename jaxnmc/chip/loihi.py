@@ -4,12 +4,18 @@ from jaxnmc.chip.functional import Functional
 from jaxnmc.chip.stepped import Stepped
 from jaxnmc.errors import PlacementError, PlanError
 
-ENGINES = {"functional": Functional, "stepped": Stepped}
+ENGINES = ("functional", "stepped")
 MODES = ("pipelined", "fall-through")
 
 
 def loihi(
-  fn, plan, placement, *, engine: str = "functional", mode: str = "pipelined"
+  fn,
+  plan,
+  placement,
+  *,
+  engine: str = "functional",
+  mode: str = "pipelined",
+  saturation: bool = False,
 ):
   """Runs a model on the cores of a placement.
 
@@ -22,6 +28,8 @@ def loihi(
     mode: "pipelined" (a new token every step) or "fall-through" (the next
       token when the last one has left); it changes no integer, only when
       things happen.
+    saturation: also count the values that each site clipped (functional
+      engine; the program takes about twice as long to compile).
 
   Returns:
     `run(qparams, inputs, state=None) -> (out, state, counters)`.
@@ -30,9 +38,7 @@ def loihi(
     PlanError: unknown engine or mode, or a placement under another plan.
   """
   if engine not in ENGINES:
-    raise PlanError(
-      f"engine must be one of {sorted(ENGINES)}; found {engine!r}"
-    )
+    raise PlanError(f"engine must be one of {list(ENGINES)}; found {engine!r}")
   if mode not in MODES:
     raise PlanError(f"mode must be one of {list(MODES)}; found {mode!r}")
   if not hasattr(placement, "tiles"):
@@ -44,4 +50,10 @@ def loihi(
       "the placement was made under another plan than"
       f" {plan.name!r}; record and place with this one"
     )
-  return ENGINES[engine](fn, plan, placement, mode)
+  if engine == "functional":
+    return Functional(fn, plan, placement, mode, saturation)
+  if saturation:
+    raise PlanError(
+      "the stepped engine does not count saturations; use engine='functional'"
+    )
+  return Stepped(fn, plan, placement, mode)

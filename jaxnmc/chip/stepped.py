@@ -192,7 +192,7 @@ class Stepped:
         "the stepped machine counted events where no token was; this is a bug"
       )
     segment = Segment(inject, split(self.machine.routes, rows))
-    return Counters.of((segment,), self.placement, {})
+    return Counters.of((segment,), self.placement)
 
   # --- state
 

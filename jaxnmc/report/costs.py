@@ -47,7 +47,7 @@ def collect(found: Generated, backend) -> dict[str, Any]:
       "tokens": counters.tokens,
       "steps": counters.steps,
       **{name: int(counters.total(name).sum()) for name in counters.names},
-      "saturations": {k: v for k, v in counters.saturations.items() if v},
+      "saturations": counters.saturations,
     },
     "placement": placements.summary(placed),
     "core_walk": walk.tolist(),

@@ -51,7 +51,7 @@ def big():
   )
   latency = placed.steps_per_token
   parts = (np.arange(400), np.arange(2) * latency)
-  counted = Counters.of([traffic(placed, p) for p in parts], placed)
+  counted = Counters.of([traffic(placed, p) for p in parts], placed, {})
   return placed, counted, cost(counted, placed)
 
 
@@ -266,6 +266,10 @@ def test_merge_appends_and_checks(small, big):
   assert both.tokens == 3
   assert both.steps == one.steps + two.steps
   assert both.saturations == {"a": 3, "b": 1}
+  blank = Counters.of([traffic(small, [0])], small)
+  assert one.merge(blank).saturations is None
+  assert cost(blank, small).saturations.value is None
+  assert Counters.from_json(blank.to_json()).saturations is None
   falling = both.total("synops", "fall-through")
   npt.assert_array_equal(falling, two.total("synops"))
   with pytest.raises(UserError, match="different placements"):
