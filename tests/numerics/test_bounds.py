@@ -159,7 +159,8 @@ def test_widest_norm(width):
 
 def _norm(x, saturation=False, frac=12):
   ops = _ops(saturation, n=Format(16, frac))
-  gain = QVector(np.full(2, 64, np.int8), frac=6, low=-127, high=127)
+  width = x.shape[-1]
+  gain = QVector(np.full(width, 64, np.int8), frac=6, low=-127, high=127)
   return ops.norm("n", x, gain, 1e-3), ops.tape.values
 
 
@@ -173,10 +174,13 @@ def test_norms_take_sixteen_bits():
     _norm(_fx(100, frac=15, codes=[[1, 2]], site=None))
 
 
-def test_norms_of_coarse_values():
+@pytest.mark.parametrize("frac", [2, 3, 5, 6])
+@pytest.mark.parametrize("width", [2, 4])
+def test_norms_of_coarse_values(frac, width):
   """Lifted while there is room (here to 2^15), then refused."""
-  small, _ = _norm(_fx(127, frac=2, codes=[[4, -4]]))
-  fine, _ = _norm(_fx(32639, frac=12, codes=[[4096, -4096]]))
+  one = np.array([[1, -1] * (width // 2)])
+  small, _ = _norm(_fx(127, frac=frac, codes=one << frac))
+  fine, _ = _norm(_fx(32639, frac=12, codes=one << 12))
   np.testing.assert_array_equal(small.q, fine.q)
   with pytest.raises(FormatError, match="n: .*give the site x more"):
     _norm(_fx(32639, frac=2, codes=[[4, -4]]))
