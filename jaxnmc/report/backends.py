@@ -203,7 +203,7 @@ def prepare(
   engine: str = "functional",
   chips: int | None = None,
   calibrate: str | None = None,
-  mode: str | None = None,
+  mode: str = "pipelined",
 ) -> Backend:
   """Makes a model ready to run.
 
@@ -213,7 +213,7 @@ def prepare(
     engine: engine of loihi.
     chips: chips of loihi; None for as few as do.
     calibrate: text file to choose formats on.
-    mode: schedule of loihi; None for its default.
+    mode: schedule of loihi, "pipelined" or "fall-through".
 
   Returns:
     The backend.
@@ -239,8 +239,7 @@ def prepare(
     return Backend(name, run, qparams, integer=True, **made)
   graph = jaxnmc.record(model.fn, plan, qparams)
   placement = place_on(graph, chips)
-  options = {} if mode is None else {"mode": mode}
-  run = jaxnmc.loihi(model.fn, plan, placement, engine=engine, **options)
+  run = jaxnmc.loihi(model.fn, plan, placement, engine=engine, mode=mode)
   return Backend(
     name,
     run,
