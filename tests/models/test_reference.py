@@ -260,6 +260,7 @@ def test_float64_equals_numpy(name):
     np.testing.assert_allclose(block, blocks[i], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow  # verify's own golden case has float32 by default
 def test_float32_is_close():
   name = "bounded"
   fn = matmulfree.make(CONFIGS[name])

@@ -118,7 +118,10 @@ def _train(model, ids, steps):
   return [float(step(model, optimizer)) for _ in range(steps)]
 
 
-@pytest.mark.parametrize("quantized", [False, True], ids=["float", "qat"])
+@pytest.mark.parametrize(
+  "quantized",
+  [pytest.param(False, marks=pytest.mark.slow, id="float"), True],
+)
 def test_nnx_optimizer_trains(params, ids, plan, quantized):
   model = NnxModel(fn, params, plan if quantized else None)
   losses = _train(model, ids, 12)
