@@ -41,8 +41,9 @@ def collect(found: Generated, backend) -> dict[str, Any]:
   placed = backend.placement
   report = jaxnmc.cost(counters, placed)
   walk = counters.by("core", "synops_stored", placed) / counters.tokens
+  cost = dataclasses.asdict(report)
   return {
-    "cost": dataclasses.asdict(report),
+    "cost": cost,
     "counters": {
       "tokens": counters.tokens,
       "steps": counters.steps,
@@ -111,6 +112,8 @@ def singles(data: dict[str, Any]) -> list[tuple[str, str, str]]:
   for name, text in _SINGLE.items():
     figure = data["cost"][name]
     value, unit = figure["value"], figure["unit"]
+    if value is None and name == "saturations":
+      continue
     if unit == "B" and value is not None:
       shown = tables.size(value)
     elif isinstance(value, float) and value.is_integer():
