@@ -187,7 +187,9 @@ def test_norms_of_coarse_values(frac, width):
 
 
 def test_saturated_means_are_counted():
-  high = _fx(32639, frac=8, codes=[[32639, 32639], [100, 100], [30000, 0]])
+  # The third row has 2^24 - 5 and with eps 2^24 - 1, which still fits.
+  rows = [[32639, 32639], [100, 100], [16161, 16604], [30000, 0]]
+  high = _fx(32639, frac=8, codes=rows)
   _, counts = _norm(high, saturation=True)
   assert int(counts["n.mean_square.saturated"]) == 2
   assert int(counts["n.saturated"]) == 0
