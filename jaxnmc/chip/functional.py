@@ -1,23 +1,58 @@
 """`loihi`, engine "functional": whole prompts at a time, counted by core.
 
-The integers are those of `fixed`, by the same interpreter.  What each core
-received, walked and sent follows from the values at the named sites and from
-the placement; when it did so follows from the schedule (a token's event at
-depth d happens at step inject + d).
+The recorded graph is evaluated for all tokens of a layer at once, layers by
+scan.  What each core received, walked and sent follows from the values at the
+named sites and from the placement; when it did so follows from the schedule (a
+token's event at depth d happens at step inject + d).
 """
+
+import dataclasses
 
 import jax
 import numpy as np
 from jax import numpy as jnp
 
-from jaxnmc.chip import traffic
+from jaxnmc.chip import states, traffic
 from jaxnmc.chip.counters import Counters, Segment, SynapseCount
+from jaxnmc.chip.interpreted import Interpreted
 from jaxnmc.errors import PlanError
-from jaxnmc.numerics.fx import Fx
-from jaxnmc.ops.alu import IntAlu
-from jaxnmc.ops.quantized import Quantized
-from jaxnmc.ops.stores import IntStore
-from jaxnmc.ops.transform import check_inputs, checked_tree, over_batch
+from jaxnmc.ops.execute import executable, execute
+from jaxnmc.ops.transform import check_inputs, over_batch
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Block:
+  """Routes inside the layers of one run, counted while they are scanned.
+
+  Attributes:
+    routes: per layer the indices of its routes, aligned between layers.
+    sources: local index of each route's source.
+  """
+
+  routes: tuple[tuple[int, ...], ...]
+  sources: tuple[int, ...]
+
+
+def _block(run, routes, by_source) -> _Block | None:
+  """Aligns the inner routes of a run's layers; None if they are cut apart."""
+  table, keys = [], []
+  for layer in run.layers:
+    local = {n: i for i, n in enumerate(layer.nodes)}
+    inner = []
+    for node in layer.nodes:
+      for i in by_source.get(node, ()):
+        target = routes[i].synapse.target
+        if target in local:
+          route = routes[i]
+          cut = (route.src.key, route.dst.key, route.sparse)
+          key = (local[node], local[target], route.synapse.kind, cut)
+          inner.append((key, i))
+    inner.sort()
+    keys.append([k for k, _ in inner])
+    table.append(tuple(i for _, i in inner))
+  if any(k != keys[0] for k in keys):
+    return None
+  return _Block(tuple(table), tuple(k[0] for k in keys[0]))
 
 
 class Functional:
@@ -35,84 +70,166 @@ class Functional:
   def __init__(
     self, fn, plan, placement, mode: str, saturation: bool = False
   ) -> None:
-    self.saturation = saturation
     self.fn, self.plan, self.placement, self.mode = fn, plan, placement, mode
+    self.saturation = saturation
+    self.graph = placement.network.graph
     self.routes = traffic.routes(placement)
-    self.sites = frozenset(r.synapse.path for r in self.routes)
-    self._dense = [traffic.nonzero_per_tile(r) for r in self.routes]
+    self._exe = executable(self.graph)
+    by_source: dict[int, list[int]] = {}
+    for i, route in enumerate(self.routes):
+      by_source.setdefault(route.synapse.source, []).append(i)
+    blocks = [_block(run, self.routes, by_source) for run in self._exe.runs]
+    self._blocks = [b or _Block((), ()) for b in blocks]
+    inner = {i for b in self._blocks for rows in b.routes for i in rows}
+    self._outer = [i for i in range(len(self.routes)) if i not in inner]
+    self._outer_dense = {
+      i: None if dense is None else jnp.asarray(dense)
+      for i in self._outer
+      for dense in [traffic.nonzero_per_tile(self.routes[i])]
+    }
+    self._data: tuple | None = None
+    self._interpreted = Interpreted(fn, plan, self.routes)
     self._jit = jax.jit(self._core)
 
-  def traced(self, qparams, inputs, state=None):
-    """Pure JAX form: (out, state, {"counts", "saturated"}).
+  def _load(self):
+    """Constants on the device, made at the first call."""
+    if self._data is None:
+      table = jnp.asarray(self.graph.nodes[self._exe.input].data)
+      self._data = (self._exe.load(), table, self._counting())
+    return self._data
 
-    `counts` is int32[T, columns] ([B, T, columns] for a batch): the rows of
-    `chip.traffic.count` of all routes, side by side.
-    """
-    tree = checked_tree(qparams, self.plan)
-    if qparams.weights != self.placement.network.graph.weights:
+  def _counting(self):
+    """Per run the stacked counting matrices of its dense routes."""
+    extras = []
+    for block in self._blocks:
+      rows = []
+      for column in range(len(block.sources)):
+        indices = [layer[column] for layer in block.routes]
+        dense = [traffic.nonzero_per_tile(self.routes[i]) for i in indices]
+        kinds = {None if d is None else d.dtype for d in dense}
+        wide = np.int8 if kinds == {np.dtype(np.int8)} else np.int32
+        stacked = None
+        if dense[0] is not None:
+          stacked = jnp.asarray(np.stack([np.asarray(d, wide) for d in dense]))
+        rows.append(stacked)
+      extras.append(tuple(rows))
+    return tuple(extras)
+
+  def _core(self, data, inputs, state):
+    numbers, table, extras = data
+
+    def count(index, found, extra):
+      block = self._blocks[index]
+      if not block.sources:
+        return ()
+      first = block.routes[0]
+      parts = [
+        traffic.count(self.routes[i], found[source], dense)
+        for i, source, dense in zip(first, block.sources, extra, strict=True)
+      ]
+      return jnp.concatenate(parts, axis=-1)
+
+    def one(inputs, state):
+      ids = inputs["ids"]
+      rows = jnp.take(table, ids, axis=0, mode="clip").astype(jnp.int32)
+      places = states.slots(self.graph)
+      if state is None:
+        widths = {prev: self.graph.nodes[prev].width for _, prev in places}
+        before = {p: jnp.zeros(w, jnp.int32) for p, w in widths.items()}
+      else:
+        before = states.enter(self.graph, state)
+      values, after, tapped = execute(
+        self._exe, numbers, rows, before, count, extras
+      )
+      outer = [
+        traffic.count(
+          self.routes[i],
+          values[self.routes[i].synapse.source],
+          self._outer_dense[i],
+        )
+        for i in self._outer
+      ]
+      outer.append(jnp.zeros((len(ids), 0), jnp.int32))
+      leaves, shape = jax.tree.flatten(self.graph.outputs)
+      out = [states.value(leaf, values[leaf.node]) for leaf in leaves]
+      out = jax.tree.unflatten(shape, out)
+      raw = (tuple(tapped), jnp.concatenate(outer, axis=-1))
+      return out, states.leave(self.graph, after), raw
+
+    return over_batch(one, inputs, state)
+
+  def _check(self, qparams, inputs) -> None:
+    check_inputs(self.fn, inputs)
+    if not hasattr(qparams, "check"):
+      raise PlanError(
+        "expected the result of quantize_params, found"
+        f" {type(qparams).__name__}; integers come in as integers"
+      )
+    qparams.check(self.plan)
+    if qparams.weights != self.graph.weights:
       raise PlanError(
         "the placement was made from other weights than these qparams; record"
         " and place them again"
       )
-    dense = [None if d is None else jnp.asarray(d) for d in self._dense]
-    return self._core(tree, dense, inputs, state)
 
-  def _core(self, tree, dense, inputs, state):
-    def one(inputs, state):
-      ops = Quantized(
-        self.plan, IntAlu(), IntStore(), self.sites, self.saturation
-      )
-      out, state = self.fn(ops, tree, inputs, state)
-      values = ops.tape.values
-      rows = [
-        traffic.count(route, _codes(values[route.synapse.path]), weights)
-        for route, weights in zip(self.routes, dense, strict=True)
-      ]
-      saturated = {
-        k.removesuffix(".saturated"): v
-        for k, v in values.items()
-        if k.endswith(".saturated")
-      }
-      counts = jnp.concatenate(rows, axis=-1)
-      return out, state, {"counts": counts, "saturated": saturated}
+  def traced(self, qparams, inputs, state=None):
+    """Pure JAX form for tracing: (out, state, raw counts).
 
-    return over_batch(one, inputs, state)
+    `rows` turns raw counts into int32[T, columns].
+    """
+    self._check(qparams, inputs)
+    return self._core(self._load(), inputs, state)
+
+  def rows(self, raw) -> np.ndarray:
+    """Raw counts -> int32[..., T, columns] in the order of `routes`."""
+    blocks, outer = jax.device_get(raw)
+    starts = np.cumsum([0] + [r.columns for r in self.routes])
+    out = np.empty((*outer.shape[:-1], starts[-1]), np.int32)
+    for block, data in zip(self._blocks, blocks, strict=True):
+      for layer, indices in enumerate(block.routes):
+        at = 0
+        for i in indices:
+          width = self.routes[i].columns
+          part = data[..., layer, :, at : at + width]
+          out[..., starts[i] : starts[i] + width] = part
+          at += width
+    at = 0
+    for i in self._outer:
+      width = self.routes[i].columns
+      out[..., starts[i] : starts[i] + width] = outer[..., at : at + width]
+      at += width
+    return out
 
   def __call__(self, qparams, inputs, state=None):
     """Runs a prompt (or one token) and counts.
 
     Args:
       qparams: integer parameters.
-      inputs: {"ids": int32[T] or [B, T]}.
+      inputs: {"ids": int32[T] or [B, T]}; with a "mask" the interpreter of
+        `fixed` runs instead of the graph, with the same integers.
       state: state of an earlier call, or None.
 
     Returns:
       (out, state, Counters); the tokens of a batch count one sequence after
       the other.
     """
-    check_inputs(self.fn, inputs)
-    tree = checked_tree(qparams, self.plan)
-    if qparams.weights != self.placement.network.graph.weights:
-      raise PlanError(
-        "the placement was made from other weights than these qparams; record"
-        " and place them again"
-      )
-    out, state, raw = self._jit(tree, self._dense, inputs, state)
-    raw = jax.device_get(raw)
+    self._check(qparams, inputs)
     saturated = None
-    if self.saturation:
-      saturated = {k: int(np.sum(v)) for k, v in raw["saturated"].items()}
-    counts = raw["counts"]
+    if self.saturation or inputs.get("mask") is not None:
+      out, state, counts, clipped = self._interpreted(qparams, inputs, state)
+      saturated = clipped if self.saturation else None
+    else:
+      only = {"ids": jnp.asarray(inputs["ids"], jnp.int32)}
+      out, state, raw = self._jit(self._load(), only, state)
+      counts = self.rows(raw)
     rows = counts[None] if counts.ndim == 2 else counts
     segments = tuple(self._segment(r) for r in rows)
     return out, state, Counters.of(segments, self.placement, saturated)
 
   def _segment(self, counts: np.ndarray) -> Segment:
-    tokens = len(counts)
-    stride = (
-      1 if self.mode == "pipelined" else self.placement.network.steps_per_token
-    )
-    inject = np.arange(tokens, dtype=np.int64) * stride
+    pipelined = self.mode == "pipelined"
+    stride = 1 if pipelined else self.placement.network.steps_per_token
+    inject = np.arange(len(counts), dtype=np.int64) * stride
     return Segment(inject, split(self.routes, counts))
 
 
@@ -132,7 +249,3 @@ def split(routes, counts: np.ndarray) -> tuple[SynapseCount, ...]:
       )
     )
   return tuple(result)
-
-
-def _codes(value) -> jax.Array:
-  return value.q if isinstance(value, Fx) else value

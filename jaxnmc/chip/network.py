@@ -93,6 +93,7 @@ class Synapse:
     port: index of the port.
     kind: "dense", "reduce", "gather" (one to all) or "relay" (one to one).
     depth: depth of the source: emission is at inject + depth.
+    target: id of the node that holds the sum at the target; for a relay -1.
     weights: int8[dst width, src width] of a dense synapse.
   """
 
@@ -104,6 +105,7 @@ class Synapse:
   port: int
   kind: str
   depth: int
+  target: int = -1
   weights: np.ndarray | None = None
 
   @functools.cached_property
@@ -266,7 +268,9 @@ def network(graph: Graph) -> Network:
     synapses.append(
       Synapse(
         *(len(synapses), home[source.id], target, source.id, source.site),
-        *(port_of[slot], kind, depth[source.id], weights),
+        *(port_of[slot], kind, depth[source.id]),
+        -1 if relay else key,
+        weights,
       )
     )
 

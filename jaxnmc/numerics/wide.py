@@ -137,7 +137,14 @@ def _halve(t: jax.Array, low: Int, high: Int) -> jax.Array:
   return jnp.clip((t >> 1) + (t & 1), _i32(low), _i32(high))
 
 
-def mul_shr_scale(a: Int, b: Int, shift: int, low: Int, high: Int) -> jax.Array:
+def _less(shift: Int, bits: int) -> Int:
+  """shift - bits, held to what a 32-bit shift may be."""
+  if isinstance(shift, int):
+    return min(shift - bits, 31)
+  return jnp.minimum(shift - bits, 31)
+
+
+def mul_shr_scale(a: Int, b: Int, shift: Int, low: Int, high: Int) -> jax.Array:
   """`mul_shr` for 0 <= b < 2^16 and shift >= 17, in a fifth of the work.
 
   With a = 2^16 h + l, floor(a b / 2^16) = h b + (l b >> 16) fits int32.
@@ -145,13 +152,13 @@ def mul_shr_scale(a: Int, b: Int, shift: int, low: Int, high: Int) -> jax.Array:
   a, b = _i32(a), _i32(b)
   low_part = (a & _LOW).astype(jnp.uint32) * b.astype(jnp.uint32)
   top = (a >> 16) * b + (low_part >> 16).astype(jnp.int32)
-  return _halve(top >> min(shift - 17, 31), low, high)
+  return _halve(top >> _less(shift, 17), low, high)
 
 
 ROOT_SPLIT = 9
 
 
-def mul_shr_root(a: Int, b: Int, shift: int, low: Int, high: Int) -> jax.Array:
+def mul_shr_root(a: Int, b: Int, shift: Int, low: Int, high: Int) -> jax.Array:
   """`mul_shr` for |a| <= 32639 * 127, 0 <= b <= 264045 and shift >= 10.
 
   The last multiply of a norm: b = 2^9 h + l splits so that
@@ -160,7 +167,13 @@ def mul_shr_root(a: Int, b: Int, shift: int, low: Int, high: Int) -> jax.Array:
   a, b = _i32(a), _i32(b)
   rest = a * (b & ((1 << ROOT_SPLIT) - 1))
   top = a * (b >> ROOT_SPLIT) + (rest >> ROOT_SPLIT)
-  return _halve(top >> min(shift - 1 - ROOT_SPLIT, 31), low, high)
+  return _halve(top >> _less(shift, 1 + ROOT_SPLIT), low, high)
+
+
+def round_right(a: Int, shift: Int, low: Int, high: Int) -> jax.Array:
+  """`round_shift` for 1 <= shift, an int or an int32 array."""
+  # Held to 31, a shift leaves 0 or -1, and half of either rounds to 0.
+  return _halve(_i32(a) >> _less(shift, 1), low, high)
 
 
 def round_shift(a: Int, shift: Int, low: Int, high: Int) -> jax.Array:

@@ -82,7 +82,7 @@ class IntAlu:
 
   def shl(self, a, *, bits: Int):
     """a * 2^bits; the bound has been checked."""
-    return a << bits
+    return a if isinstance(bits, int) and bits == 0 else a << bits
 
   def shr(self, a, *, bits: Int):
     """floor(a / 2^bits)."""
@@ -96,22 +96,40 @@ class IntAlu:
     """a clipped to [low, high]."""
     return jnp.clip(a, jnp.int32(low), jnp.int32(high))
 
-  def round_shift(self, a, *, shift: Int, low: Int, high: Int):
-    """clip(round(a / 2^shift), low, high)."""
+  def round_shift(
+    self, a, *, shift: Int, low: Int, high: Int, least: int | None = None
+  ):
+    """clip(round(a / 2^shift), low, high).
+
+    `least` is a static lower bound of a shift that is data.
+    """
+    if least is not None and least >= 1:
+      return wide.round_right(a, shift, low, high)
     return wide.round_shift(a, shift, low, high)
 
   def mul_shr(
-    self, a, b, *, shift: Int, low: Int, high: Int, form: str = "any"
+    self,
+    a,
+    b,
+    *,
+    shift: Int,
+    low: Int,
+    high: Int,
+    form: str = "any",
+    least: int | None = None,
   ):
     """clip(round(a b / 2^shift), low, high).
 
     `form` is what the interpreter knows of the operands: "scale" (b is a
     16-bit mantissa), "root" (b is an inverse root, a a 16 by 8 bit product)
-    or "any".  It changes the work, not the result.
+    or "any"; `least` is a static lower bound of a shift that is data.  They
+    change the work, not the result.
     """
-    if form == "scale" and isinstance(shift, int) and shift >= 17:
+    if isinstance(shift, int):
+      least = shift
+    if form == "scale" and least is not None and least >= 17:
       return wide.mul_shr_scale(a, b, shift, low, high)
-    if form == "root" and isinstance(shift, int) and shift >= 10:
+    if form == "root" and least is not None and least >= 10:
       return wide.mul_shr_root(a, b, shift, low, high)
     return wide.mul_shr(a, b, shift, low, high)
 

@@ -52,15 +52,26 @@ class FloatAlu(IntAlu):
     """a clipped to [low, high]."""
     return jnp.clip(a, low, high)
 
-  def round_shift(self, a, *, shift: Int, low: Int, high: Int):
+  def round_shift(
+    self, a, *, shift: Int, low: Int, high: Int, least: int | None = None
+  ):
     """clip(round(a / 2^shift), low, high)."""
+    del least
     return jnp.clip(_floor(a * 2.0**-shift + 0.5), low, high)
 
   def mul_shr(
-    self, a, b, *, shift: Int, low: Int, high: Int, form: str = "any"
+    self,
+    a,
+    b,
+    *,
+    shift: Int,
+    low: Int,
+    high: Int,
+    form: str = "any",
+    least: int | None = None,
   ):
     """clip(round(a b / 2^shift), low, high)."""
-    del form
+    del form, least
     return self.round_shift(a * b, shift=shift, low=low, high=high)
 
   def sigmoid(self, a, *, table: SigmoidTable):

@@ -88,8 +88,10 @@ class FixedPoint(Ops):
 
   def _to_frac(self, path: str, x: Fx, frac: int) -> Fx:
     bits = frac - x.frac
-    if bits == 0 or x.low == 0 == x.high:
+    if x.low == 0 == x.high:
       return dataclasses.replace(x, frac=frac)
+    # A shift by 0 is an instruction, too: layers with other formats are then
+    # the same program.
     # Refuse before building a shift that no machine has.
     scale = 1 << min(bits, 64)
     label = f"{path} (aligning {x.label} to {frac} fraction bits)"

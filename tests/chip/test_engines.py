@@ -45,7 +45,7 @@ def case(request):
 def raw_functional(case, ids):
   """int[T, columns] counts of the functional engine."""
   out = case.functional.traced(case.qparams, {"ids": ids})
-  return np.asarray(out[2]["counts"])
+  return case.functional.rows(out[2])
 
 
 def raw_stepped(case, ids, inject):

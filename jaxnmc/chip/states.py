@@ -1,0 +1,52 @@
+"""Recurrent state of a placed model: `Fx` pytrees outside, arrays inside."""
+
+import jax
+
+from jaxnmc.errors import PlanError
+from jaxnmc.numerics.fx import Fx
+from jaxnmc.ops.graph import Graph, Output
+
+
+def _is_fx(value) -> bool:
+  return isinstance(value, Fx)
+
+
+def slots(graph: Graph) -> list[tuple[Output, int]]:
+  """(state leaf, id of the `prev` node that reads it), in pytree order."""
+  reader = {new: old for old, new in graph.bind.items()}
+  return [(leaf, reader[leaf.node]) for leaf in jax.tree.leaves(graph.state)]
+
+
+def enter(graph: Graph, state) -> dict[int, jax.Array]:
+  """Codes of a state by `prev` node.
+
+  Raises:
+    PlanError: the state is of another plan or model.
+  """
+  leaves = jax.tree.leaves(state, is_leaf=_is_fx)
+  found = {}
+  places = slots(graph)
+  if len(leaves) != len(places):
+    raise PlanError(
+      f"the state has {len(leaves)} parts, the model {len(places)}; it must"
+      " come from fixed or loihi on this model"
+    )
+  for value, (leaf, prev) in zip(leaves, places, strict=True):
+    if not _is_fx(value) or value.frac != leaf.frac:
+      raise PlanError(
+        f"{leaf.site}: the state handed in is not of this plan; it must come"
+        " from fixed or loihi under the same plan"
+      )
+    found[prev] = value.q
+  return found
+
+
+def leave(graph: Graph, codes: dict[int, jax.Array]):
+  """The state pytree from codes by `prev` node."""
+  leaves = [value(leaf, codes[prev]) for leaf, prev in slots(graph)]
+  return jax.tree.unflatten(jax.tree.structure(graph.state), leaves)
+
+
+def value(leaf: Output, q) -> Fx:
+  """A fixed-point value in the format of an output."""
+  return Fx(q, frac=leaf.frac, low=leaf.low, high=leaf.high, site=leaf.site)

@@ -1,0 +1,253 @@
+"""Evaluates a recorded graph on whole sequences, layers by scan.
+
+Everything that does not depend on recurrent state is computed for all tokens
+at once; what lies between reading and writing a state is scanned over time.
+Layers that are the same program (see `layout`) are scanned, too.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+from flax import struct
+from jax import lax
+from jax import numpy as jnp
+
+from jaxnmc.kernels.ternary import ternary_matmul
+from jaxnmc.ops.alu import IntAlu
+from jaxnmc.ops.graph import Graph
+from jaxnmc.ops.layout import Layout, Op, Run, runs
+
+
+@struct.dataclass
+class Numbers:
+  """The data of a run, each with a leading axis of layers.
+
+  Attributes:
+    scalars: int32[layers, S].
+    consts: int32[layers, width] each.
+    matrices: int8[layers, out, in] each.
+  """
+
+  scalars: jax.Array
+  consts: tuple[jax.Array, ...]
+  matrices: tuple[jax.Array, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Executable:
+  """A graph, ready to be evaluated.
+
+  Attributes:
+    graph: what was recorded.
+    runs: its layers.
+    input: id of the node that the host injects.
+  """
+
+  graph: Graph
+  runs: tuple[Run, ...]
+  input: int
+
+  def load(self) -> tuple[Numbers, ...]:
+    """Puts the numbers of all runs on the device."""
+    return tuple(_numbers(run) for run in self.runs)
+
+
+def executable(graph: Graph) -> Executable:
+  """Prepares a graph."""
+  (source,) = [n.id for n in graph.nodes if n.op == "input"]
+  return Executable(graph, tuple(runs(graph)), source)
+
+
+def _numbers(run: Run) -> Numbers:
+  stack = lambda rows: tuple(
+    jnp.asarray(np.stack(same)) for same in zip(*rows, strict=True)
+  )
+  scalars = np.array([layer.scalars for layer in run.layers], np.int64)
+  scalars = scalars.reshape(len(run.layers), -1)
+  return Numbers(
+    jnp.asarray(scalars.astype(np.int32)),
+    stack([layer.consts for layer in run.layers]),
+    stack([layer.matrices for layer in run.layers]),
+  )
+
+
+def _cycle(layout: Layout) -> set[int]:
+  """Local indices between reading and writing a state."""
+  after: set[int] = {old for old, _ in layout.states}
+  for i, op in enumerate(layout.ops):
+    if any(kind == "local" and k in after for kind, k in op.operands):
+      after.add(i)
+  before: set[int] = {new for _, new in layout.states}
+  for i in reversed(range(len(layout.ops))):
+    if i in before:
+      before |= {k for kind, k in layout.ops[i].operands if kind == "local"}
+  return after & before
+
+
+def _after(layout: Layout, cycle: set[int]) -> set[int]:
+  """Local indices that depend on the cycle, itself left out."""
+  found = set(cycle)
+  for i, op in enumerate(layout.ops):
+    if any(kind == "local" and k in found for kind, k in op.operands):
+      found.add(i)
+  return found - cycle
+
+
+class _Evaluator:
+  """One layer on int32[T, width] values."""
+
+  def __init__(self, run: Run, numbers: Numbers, externals) -> None:
+    self.layout = run.layers[0].layout
+    self.numbers = numbers
+    self.externals = externals
+    columns = np.array([layer.scalars for layer in run.layers], np.int64)
+    columns = columns.reshape(len(run.layers), -1)
+    # A number that is the same in all layers stays a Python int.
+    self.fixed = [int(c[0]) if (c == c[0]).all() else None for c in columns.T]
+    self.least = [int(c.min()) for c in columns.T]
+    self.alu = IntAlu()
+
+  def scalar(self, i: int):
+    fixed = self.fixed[i]
+    return self.numbers.scalars[i] if fixed is None else fixed
+
+  def apply(self, op: Op, read) -> jax.Array:
+    args = [read(where) for where in op.operands]
+    static = dict(op.static)
+    for name, i in op.varying:
+      static[name] = self.scalar(i)
+      if name == "shift" and op.op in ("mul_shr", "round_shift"):
+        static["least"] = self.least[i]
+    if op.matrix is not None:
+      codes = self.numbers.matrices[op.matrix]
+      return ternary_matmul(args[0], codes, static["bound"])
+    return getattr(self.alu, op.op)(*args, **static)
+
+  def outside(self, where):
+    kind, i = where
+    if kind == "external":
+      return self.externals[i]
+    if kind == "const":
+      return self.numbers.consts[i]
+    return jnp.int32(self.scalar(i))
+
+  def __call__(self, states):
+    """(values by local index, new states) from int32[E] states."""
+    layout = self.layout
+    values: dict[int, jax.Array] = {}
+    read = lambda w: values[w[1]] if w[0] == "local" else self.outside(w)
+    cycle = _cycle(layout)
+    late = _after(layout, cycle)
+    for i, op in enumerate(layout.ops):
+      if i not in cycle and i not in late and op.op != "prev":
+        values[i] = self.apply(op, read)
+    states = self._recur(layout, cycle, values, states)
+    for i, op in enumerate(layout.ops):
+      if i in late:
+        values[i] = self.apply(op, read)
+    return values, states
+
+  def _recur(self, layout: Layout, cycle: set[int], values, states):
+    if not layout.states:
+      return states
+    inside = sorted(cycle)
+    prevs = [old for old, _ in layout.states]
+    # What the cycle reads from outside and that has a time axis.
+    feeds = sorted(
+      {
+        where
+        for i in inside
+        for where in layout.ops[i].operands
+        if where[0] == "external"
+        or (where[0] == "local" and where[1] in values)
+      }
+    )
+    series = [
+      values[i] if kind == "local" else self.externals[i] for kind, i in feeds
+    ]
+
+    def step(carry, now):
+      given = dict(zip(feeds, now, strict=True))
+      here = dict(zip(prevs, carry, strict=True))
+
+      def read(where):
+        if where in given:
+          return given[where]
+        return here[where[1]] if where[0] == "local" else self.outside(where)
+
+      for i in inside:
+        if layout.ops[i].op != "prev":
+          here[i] = self.apply(layout.ops[i], read)
+      carry = tuple(here[new] for _, new in layout.states)
+      return carry, tuple(here[i] for i in inside)
+
+    states, history = lax.scan(step, tuple(states), tuple(series))
+    values.update(zip(inside, history, strict=True))
+    return states
+
+
+def execute(exe: Executable, numbers, rows, states, taps, extras):
+  """Evaluates the graph on a sequence.
+
+  Args:
+    exe: prepared graph.
+    numbers: `exe.load()`.
+    rows: int32[T, width] injected by the host.
+    states: `prev` node id -> int32[E].
+    taps: function (run index, {local index: int32[T, width]}, extra) ->
+      pytree; its results come back stacked over the layers of the run.
+    extras: per run a pytree with a leading axis of layers, for `taps`.
+
+  Returns:
+    (values, states, tapped): exported and output values by node id,
+    int32[T, width]; new states by `prev` node id; the taps of each run.
+  """
+  values = {exe.input: rows}
+  fresh: dict[int, jax.Array] = {}
+  tapped = []
+  leaves = {leaf.node for leaf in jax.tree.leaves(exe.graph.outputs)}
+  for index, (run, data) in enumerate(zip(exe.runs, numbers, strict=True)):
+    layout = run.layers[0].layout
+    keep = sorted(
+      set(layout.exports)
+      | {i for n in run.layers for i, v in enumerate(n.nodes) if v in leaves}
+    )
+    first = run.layers[0].externals
+    start = [values[e] for e in first]
+    chain = [k for k, link in enumerate(run.chained) if link is not None]
+
+    def body(carry, xs, run=run, start=start, chain=chain, keep=keep, at=index):
+      data, before, extra = xs
+      externals = list(start)
+      for k, value in zip(chain, carry, strict=True):
+        externals[k] = value
+      found, after = _Evaluator(run, data, externals)(before)
+      carry = tuple(found[run.chained[k]] for k in chain)
+      return carry, (
+        tuple(found[i] for i in keep),
+        after,
+        taps(at, found, extra),
+      )
+
+    prevs = [[n.nodes[old] for old, _ in layout.states] for n in run.layers]
+    before = tuple(
+      jnp.stack([states[row[s]] for row in prevs])
+      for s in range(len(layout.states))
+    )
+    carry = tuple(start[k] for k in chain)
+    if len(run.layers) == 1:
+      squeeze = lambda tree: jax.tree.map(lambda x: x[0], tree)
+      _, out = body(carry, squeeze((data, before, extras[index])))
+      kept, after, taken = jax.tree.map(lambda x: x[None], out)
+    else:
+      _, (kept, after, taken) = lax.scan(
+        body, carry, (data, before, extras[index])
+      )
+    for n, layer in enumerate(run.layers):
+      for i, stack in zip(keep, kept, strict=True):
+        values[layer.nodes[i]] = stack[n]
+      for s, old in enumerate(prevs[n]):
+        fresh[old] = after[s][n]
+    tapped.append(taken)
+  return values, fresh, tapped
