@@ -23,7 +23,7 @@ def main(args) -> int:
     for row in found["rows"]
   ]
   out.table(
-    f"Medians of {found['repeats']} (measured)",
+    f"{model.name} and kernels, medians of {found['repeats']} (measured)",
     ("case", ">ms", ">of memory limit", ">tokens/s", ">first call s"),
     rows,
   )

@@ -57,7 +57,8 @@ def build() -> argparse.ArgumentParser:
   demo.add_argument("--prompt", default=DEMO_PROMPT, help="how it begins")
   _number(demo, "tokens", 128, "most tokens to write")
   _number(demo, "chips", None, "chips to place it on (default: as few as do)")
-  _engine(demo)
+  # The placed network itself: slower, and shares no interpreter with `fixed`.
+  _engine(demo, "stepped")
   _sampling(demo)
 
   run = add("run", "generate text and report what it cost", model=True)
@@ -166,13 +167,13 @@ def _backend(command) -> None:
   )
 
 
-def _engine(command) -> None:
+def _engine(command, default: str = "functional") -> None:
   command.add_argument(
     "--engine",
     choices=ENGINES,
-    default="functional",
+    default=default,
     help="of backend loihi: whole prompts at a time, or the placed network"
-    " step by step (default: functional)",
+    f" step by step (default: {default})",
   )
 
 

@@ -7,7 +7,6 @@ at the bandwidth measured in the same run.
 """
 
 import dataclasses
-import functools
 import os
 import statistics
 import time
@@ -71,7 +70,7 @@ def kernel_cases(quick: bool) -> list[Case]:
     for m in (1, 128):
       x = jnp.asarray(draw.integers(-32639, 32640, (m, k)), jnp.int32)
       exact = lambda x, w: ternary_matmul(x, w, MAX_TWO_PLANES)
-      shape = f"[{m}, {k}] x [{k}, {n}]"
+      shape = f"{m} x {k} x {n}"
       cases += [
         Case(f"ternary {shape}", "kernel", _jitted(exact, x, codes), n * k),
         Case(
@@ -100,23 +99,18 @@ def model_cases(model, names: Sequence[str], quick: bool) -> list[Case]:
     def call(inputs, state, run=run, params=backend.params):
       return jax.block_until_ready(run(params, inputs, state)[:2])
 
-    state = call({"ids": ids}, None)[1]
-    token = {"ids": ids[:, :1]}
+    # A token needs the state that the prompt, which runs first, leaves here.
+    left: dict[str, Any] = {}
+
+    def prefill(call=call, left=left):
+      left["state"] = call({"ids": ids}, None)[1]
+
+    def decode(call=call, left=left):
+      call({"ids": ids[:, :1]}, left["state"])
+
     cases += [
-      Case(
-        f"{model.name} {name} prefill {prompt}",
-        "model",
-        functools.partial(call, {"ids": ids}, None),
-        size,
-        prompt,
-      ),
-      Case(
-        f"{model.name} {name} decode",
-        "model",
-        functools.partial(call, token, state),
-        size,
-        1,
-      ),
+      Case(f"{name} prefill {prompt}", "model", prefill, size, prompt),
+      Case(f"{name} decode", "model", decode, size, 1),
     ]
   return cases
 
@@ -205,6 +199,7 @@ def bench(model, repeats: int = 5, quick: bool = False) -> dict[str, Any]:
     "load_average": {"before": load, "after": os.getloadavg()[0]},
     "cores": os.cpu_count(),
     "repeats": repeats,
+    "model": None if model is None else model.name,
     "rows": rows,
     "versions": provenance.versions(),
   }

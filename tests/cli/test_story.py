@@ -86,7 +86,7 @@ def test_demo_sees_a_wrong_integer(monkeypatch, run, folders):
 
   real = backends.prepare
   monkeypatch.setattr(demo.backends, "prepare", almost)
-  status, out, _ = run("demo", "--tokens", 2)
+  status, out, _ = run("demo", "--tokens", 2, "--engine", "functional")
   assert status == 1
   assert "loihi != fixed: 2 of" in out
 
@@ -136,3 +136,16 @@ def test_fake_quant_in_float64_equals_fixed(folders):
     one = jax.jit(fake.run)(params, ids)[0].logits.q
   two = jax.jit(fixed.run)(fixed.params, ids)[0].logits.q
   np.testing.assert_array_equal(one, two)
+
+
+def test_bench_times_models(monkeypatch, as_json, folders):
+  monkeypatch.setattr("jaxnmc.cli.bench.ZOO_MODEL", folders["tiny"])
+  data = as_json("bench", "--quick")
+  names = [row["name"] for row in data["rows"] if row["group"] == "model"]
+  assert names == [
+    f"{backend} {what}"
+    for backend in ("float", "fixed", "loihi")
+    for what in ("prefill 16", "decode")
+  ]
+  assert all(row["tokens_per_s"] > 0 for row in data["rows"][-6:])
+  assert data["rows"][0]["name"] == "read memory"
