@@ -1,0 +1,74 @@
+"""Layers of a recorded graph as one scan: same integers, program of one size."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import jaxnmc as nmc
+from jaxnmc import _compat
+from jaxnmc.models import matmulfree
+from jaxnmc.ops import layout
+from tests.chip.tiny import TINY
+
+IDS = np.array([3, 0, 17, 5, 30, 1], np.int32)
+
+
+def deep(layers: int, norm: str):
+  """A model of some depth with different numbers in every layer."""
+  config = matmulfree.Config(
+    **{**TINY.__dict__, "num_layers": layers, "norm": norm}
+  )
+  draw = np.random.default_rng(layers)
+  shapes = jax.eval_shape(
+    lambda: matmulfree.init_params(config, jax.random.key(0))
+  )
+
+  def fill(path, like):
+    size = 4.0 ** draw.uniform(-1, 1)
+    noise = draw.normal(size=like.shape).astype(np.float32)
+    return 1 + 0.3 * noise if len(like.shape) == 1 else size * noise
+
+  params = jax.tree_util.tree_map_with_path(fill, shapes)
+  fn = matmulfree.make(config)
+  stats = nmc.calibrate(fn)(params, [IDS[None]])
+  plan = nmc.plan(stats, nmc.quantize.W8A16)
+  qparams = nmc.quantize_params(params, plan)
+  graph = nmc.record(fn, plan, qparams)
+  placement = nmc.place(graph, nmc.chip.loihi2(chips=layers + 1), head="chip")
+  return fn, plan, qparams, graph, nmc.loihi(fn, plan, placement)
+
+
+@pytest.mark.parametrize("norm", ["double", "fused"])
+def test_layers_with_other_formats_are_one_run(norm):
+  fn, plan, qparams, graph, engine = deep(4, norm)
+  found = layout.runs(graph)
+  # The first layer has no lower bound, the last run is norm and head.
+  assert [len(run.layers) for run in found] == [1, 3, 1]
+  scalars = np.array([layer.scalars for layer in found[1].layers])
+  assert (scalars != scalars[0]).any(), "the layers should differ"
+  out = engine(qparams, {"ids": IDS})
+  want = jax.jit(nmc.fixed(fn, plan))(qparams, {"ids": IDS}, None)
+  chex.assert_trees_all_equal(out[:2], want)
+  counts = engine.rows(engine.traced(qparams, {"ids": IDS})[2])
+  *_, by_interpreter, _ = engine._interpreted(qparams, {"ids": IDS}, None)
+  np.testing.assert_array_equal(counts, by_interpreter)
+
+
+def test_program_does_not_grow_with_depth():
+  def size(layers: int) -> int:
+    _, _, qparams, _, engine = deep(layers, "double")
+    jaxpr = jax.make_jaxpr(engine.traced)(qparams, {"ids": IDS})
+    return sum(len(j.eqns) for j in _compat.all_jaxprs(jaxpr))
+
+  # Only moving data in and out of the scan is written per layer.
+  assert size(8) < 1.25 * size(4)
+
+
+def test_a_mask_takes_the_interpreter_and_keeps_the_integers():
+  fn, plan, qparams, _, engine = deep(4, "double")
+  mask = np.array([0, 0, 1, 1, 1, 1], np.int32)
+  out = engine(qparams, {"ids": IDS, "mask": mask})
+  want = engine(qparams, {"ids": IDS[2:]})
+  np.testing.assert_array_equal(out[0].logits.q[2:], want[0].logits.q)
+  chex.assert_trees_all_equal(out[1], want[1])
