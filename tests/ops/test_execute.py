@@ -1,4 +1,4 @@
-"""Layers of a recorded graph as one scan: same integers, program of one size."""
+"""Equal layers of a graph as one scan: same integers, one program size."""
 
 import chex
 import jax
