@@ -15,7 +15,7 @@ from jaxnmc.numerics.fx import Fx
 from jaxnmc.ops import transform
 
 CONFIG = matmulfree.Config(
-  vocab_size=48, hidden_size=32, num_layers=2, intermediate_size=48
+  vocab_size=48, hidden_size=16, num_layers=1, intermediate_size=16
 )
 
 
