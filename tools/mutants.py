@@ -233,9 +233,11 @@ def sample(
   """Up to `count` mutants, one per node, in an order given by the seed."""
   places: dict[tuple[str, int], list[Mutant]] = {}
   for mutant in found:
-    if fnmatch.fnmatch(mutant.file, pattern):
-      places.setdefault((mutant.file, mutant.node), []).append(mutant)
+    places.setdefault((mutant.file, mutant.node), []).append(mutant)
   rng = random.Random(seed)
   order = sorted(places)
   rng.shuffle(order)
-  return [rng.choice(places[place]) for place in order[:count]]
+  # All are drawn before any is dropped: a pattern gives part of the sample
+  # without it, and their results fit together.
+  drawn = [rng.choice(places[place]) for place in order]
+  return [m for m in drawn if fnmatch.fnmatch(m.file, pattern)][:count]

@@ -249,10 +249,14 @@ def _sample() -> list[mutants.Mutant]:
 
 
 def _work(runner: Runner, worker: int, todo: queue.Queue, results: Results):
+  """Takes from `todo`: test sets to run unchanged, then mutants."""
   try:
     tree = runner.copy(worker)
     while True:
       mutant = todo.get_nowait()
+      if isinstance(mutant, tuple):
+        runner.usual(tree, mutant)
+        continue
       row = runner.outcome(tree, mutant)
       results.add(mutant.key, row)
       print(f"{row['outcome']:8} {row['seconds']:6.1f} s  {mutant}", flush=True)
@@ -272,10 +276,11 @@ def main(argv):
       print(mutant)
     return
   results = Results(_JSON.value)
+  left = [m for m in sample if not results.done(m.key)]
   todo: queue.Queue = queue.Queue()
-  for mutant in sample:
-    if not results.done(mutant.key):
-      todo.put(mutant)
+  # The unchanged runs first, so that no worker waits for another's.
+  for item in [*dict.fromkeys(tests_of(m.file) for m in left), *left]:
+    todo.put(item)
   minutes = _MINUTES.value
   deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
   with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
