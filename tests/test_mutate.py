@@ -72,7 +72,7 @@ def test_sample_is_a_function_of_its_seed():
   assert ten[:4] == mutants.sample(found, 4, seed=3)
   assert ten != mutants.sample(found, 10, seed=4)
   assert len({m.node for m in ten}) == len(ten)
-  assert mutants.sample(found, 10, seed=3, pattern="g*") == []
+  assert mutants.sample(found, 10, seed=3, patterns=["g*"]) == []
 
 
 def test_equivalents_are_left_out_and_need_a_reason():

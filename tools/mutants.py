@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import fnmatch
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _BINARY = {
   ast.Add: (ast.Sub,),
@@ -228,7 +228,7 @@ def without(
 
 
 def sample(
-  found: list[Mutant], count: int, seed: int, pattern: str = "*"
+  found: list[Mutant], count: int, seed: int, patterns: Sequence[str] = ("*",)
 ) -> list[Mutant]:
   """Up to `count` mutants, one per node, in an order given by the seed."""
   places: dict[tuple[str, int], list[Mutant]] = {}
@@ -240,4 +240,5 @@ def sample(
   # All are drawn before any is dropped: a pattern gives part of the sample
   # without it, and their results fit together.
   drawn = [rng.choice(places[place]) for place in order]
-  return [m for m in drawn if fnmatch.fnmatch(m.file, pattern)][:count]
+  fits = lambda m: any(fnmatch.fnmatch(m.file, p) for p in patterns)
+  return [m for m in drawn if fits(m)][:count]

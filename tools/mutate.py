@@ -32,7 +32,7 @@ import mutants
 
 _COUNT = flags.DEFINE_integer("count", 200, "Mutants in the sample.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the sample.")
-_FILES = flags.DEFINE_string("files", "*", "Only files matching this pattern.")
+_FILES = flags.DEFINE_list("files", "*", "Only files matching a pattern.")
 _SHARD = flags.DEFINE_string("shard", "0/1", "Part i of n of the sample, i/n.")
 _WORKERS = flags.DEFINE_integer("workers", 1, "Mutants tested side by side.")
 _MINUTES = flags.DEFINE_float("minutes", None, "Stop after so many minutes.")
