@@ -43,7 +43,7 @@ class Builder:
     source = 1000 + k if source is None else source
     path = f"{self.populations[src].name}.{source}"
     self.synapses.append(
-      Synapse(k, src, dst, source, path, k, kind, depth, weights)
+      Synapse(k, src, dst, source, path, k, kind, depth, weights=weights)
     )
 
   def network(self) -> Network:
