@@ -69,7 +69,6 @@ SPECIFIC = (
   ("jaxnmc/chip/counters", (_C + "cost.py",)),
   ("jaxnmc/chip/energy", (_C + "cost.py",)),
   ("jaxnmc/chip/timing", (_C + "cost.py",)),
-  ("jaxnmc/chip/traffic", (_C + "cost.py",)),
   ("jaxnmc/chip", (_C + "engines.py",)),
 )
 FALLBACK = (

@@ -270,6 +270,8 @@ def test_merge_appends_and_checks(small, big):
   assert one.merge(blank).saturations is None
   assert cost(blank, small).saturations.value is None
   assert Counters.from_json(blank.to_json()).saturations is None
+  none = Counters.of([traffic(small, [0])], small, {"a": 0})
+  assert Counters.from_json(none.to_json()).saturations == {"a": 0}
   falling = both.total("synops", "fall-through")
   npt.assert_array_equal(falling, two.total("synops"))
   with pytest.raises(UserError, match="different placements"):
