@@ -107,7 +107,7 @@ on the packed model (every story from its own begin-of-text token):
 
 {config.num_params:,} parameters. Configuration: `{json.dumps(fields)}`
 
-Recipe: `{recipe}`; step kept: {meta.get("step")}.
+Recipe: `{recipe}`; step kept: {meta.get("best", {}).get("step")}.
 
 Made with {provenance.versions()} on {platform.machine()},
 {jax.default_backend()}.
