@@ -90,10 +90,13 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     raise
 
 
-def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-  """The bytes of a compressed npz; equal arrays give equal bytes."""
+def npz_bytes(
+  arrays: Mapping[str, np.ndarray], compressed: bool = True
+) -> bytes:
+  """The bytes of an npz; equal arrays give equal bytes."""
   buffer = io.BytesIO()
-  np.savez_compressed(buffer, allow_pickle=False, **arrays)
+  write = np.savez_compressed if compressed else np.savez
+  write(buffer, allow_pickle=False, **arrays)
   return buffer.getvalue()
 
 

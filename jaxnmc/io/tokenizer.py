@@ -11,8 +11,6 @@ does that, in sight.
 import codecs
 import os
 import pathlib
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
@@ -20,7 +18,8 @@ import numpy as np
 
 from jaxnmc import _extras
 from jaxnmc.errors import CheckpointError, TokenError
-from jaxnmc.io import bpe
+from jaxnmc.io import bpe, files
+from jaxnmc.models.inputs import flat_ids
 
 BPE_FORMAT = "jaxnmc-bpe-1"
 
@@ -74,25 +73,6 @@ def _utf8(text: str | bytes) -> bytes:
       f"{ord(text[error.start]):04X}) is half of a surrogate pair and has no "
       "UTF-8 form; read the text with errors='replace', or pass bytes"
     ) from error
-
-
-def _check_ids(ids: Iterable[int], vocab_size: int) -> np.ndarray:
-  array = np.asarray(ids if hasattr(ids, "shape") else list(ids))
-  if array.size == 0:
-    return np.zeros((0,), np.int32)
-  if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-    raise TokenError(
-      f"token ids: found {array.dtype} of shape {array.shape}, allowed is a "
-      "flat sequence of integers; decode one sequence at a time"
-    )
-  low, high = int(array.min()), int(array.max())
-  if low < 0 or high >= vocab_size:
-    raise TokenError(
-      f"token ids: found {low if low < 0 else high}, allowed are 0 ... "
-      f"{vocab_size - 1} (this tokenizer's vocabulary); were the ids made by "
-      "another tokenizer?"
-    )
-  return array
 
 
 class BPETokenizer:
@@ -172,7 +152,7 @@ class BPETokenizer:
 
   def decode_bytes(self, ids: Iterable[int]) -> bytes:
     """Returns the exact bytes; special tokens have none."""
-    checked = _check_ids(ids, self.vocab_size)
+    checked = flat_ids(ids, self.vocab_size, "token ids", empty=True)
     return b"".join(self._bytes[i] for i in checked.tolist())
 
   def decode(self, ids: Iterable[int]) -> str:
@@ -185,20 +165,7 @@ class BPETokenizer:
 
   def save(self, path: str | os.PathLike) -> None:
     """Writes an npz; it appears whole or not at all."""
-    path = pathlib.Path(path)
-    handle, temporary = tempfile.mkstemp(
-      dir=path.parent, prefix=f".{path.name}."
-    )
-    try:
-      with os.fdopen(handle, "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **self.arrays())
-        file.flush()
-        os.fsync(file.fileno())
-      os.chmod(temporary, 0o644)
-      os.replace(temporary, path)
-    except BaseException:
-      pathlib.Path(temporary).unlink(missing_ok=True)
-      raise
+    files.write_bytes(path, files.npz_bytes(self.arrays()))
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> "BPETokenizer":
@@ -207,19 +174,8 @@ class BPETokenizer:
     Raises:
       CheckpointError: missing, truncated or another file.
     """
-    try:
-      with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError as error:
-      raise CheckpointError(
-        f"{path}: no such file; allowed is a tokenizer written by "
-        "BPETokenizer.save"
-      ) from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-      raise CheckpointError(
-        f"{path}: not readable as a tokenizer ({error}); allowed is an npz "
-        "written by BPETokenizer.save; the file may be cut off: copy it again"
-      ) from error
+    what = "a tokenizer written by BPETokenizer.save"
+    arrays = files.read_npz(path, str(path), what)
     found = str(arrays.get("format"))
     if found != BPE_FORMAT or "merges" not in arrays:
       raise CheckpointError(
@@ -276,7 +232,7 @@ class HFTokenizer:
     return np.array(ids, np.int32)
 
   def decode(self, ids: Iterable[int]) -> str:
-    checked = _check_ids(ids, self.vocab_size)
+    checked = flat_ids(ids, self.vocab_size, "token ids", empty=True)
     return self._inner.decode(checked.tolist(), skip_special_tokens=True)
 
 
@@ -308,7 +264,7 @@ class SentencePieceTokenizer:
     return np.array(self._inner.EncodeAsIds(plain), np.int32)
 
   def decode(self, ids: Iterable[int]) -> str:
-    checked = _check_ids(ids, self.vocab_size)
+    checked = flat_ids(ids, self.vocab_size, "token ids", empty=True)
     return self._inner.DecodeIds(checked.tolist())
 
 

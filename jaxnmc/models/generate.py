@@ -14,6 +14,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.errors import TokenError
+from jaxnmc.models.inputs import flat_ids
 from jaxnmc.models.sampling import Greedy
 
 
@@ -42,40 +43,6 @@ class Generated:
   mask: np.ndarray
   counters: list[Any]
   logits: list[Any]
-
-
-def check_ids(ids, vocab_size: int, what: str = "prompt") -> np.ndarray:
-  """One sequence of token ids as int32[n].
-
-  Args:
-    ids: sequence of integers.
-    vocab_size: ids lie in 0 ... vocab_size - 1.
-    what: name of the sequence, for the message.
-
-  Returns:
-    int32[n], n >= 1.
-
-  Raises:
-    TokenError: empty, not flat, not integers, or out of range.
-  """
-  array = np.asarray(ids)
-  if array.size == 0:
-    raise TokenError(
-      f"{what}: no token ids; give at least one (a begin-of-text token where"
-      " there is no text)"
-    )
-  if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-    raise TokenError(
-      f"{what}: found {array.dtype} of shape {list(array.shape)}; allowed is a"
-      " flat sequence of integers"
-    )
-  low, high = int(array.min()), int(array.max())
-  if low < 0 or high >= vocab_size:
-    raise TokenError(
-      f"{what}: token id {low if low < 0 else high} is out of range; allowed"
-      f" are 0 to {vocab_size - 1}; was it encoded with another tokenizer?"
-    )
-  return array.astype(np.int32)
 
 
 def left_pad(
@@ -162,7 +129,7 @@ class Generator:
     if len(prompts) == 0:
       raise TokenError("no prompt; give at least one sequence of token ids")
     rows = [
-      check_ids(ids, self.vocab_size, f"prompt {k}")
+      flat_ids(ids, self.vocab_size, f"prompt {k}")
       for k, ids in enumerate(prompts)
     ]
     ids, mask = left_pad(rows, pad_id or 0)

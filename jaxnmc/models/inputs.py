@@ -4,7 +4,7 @@ Shapes and types are checked always (they are static), values only where they
 are concrete: under `jit` the check adds nothing to the program.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import numpy as np
@@ -45,6 +45,45 @@ def token_check(vocab_size: int) -> Callable[[Mapping], None]:
       _check_mask(mask, tuple(ids.shape))
 
   return check
+
+
+def flat_ids(
+  ids: Iterable[int], vocab_size: int, what: str, empty: bool = False
+) -> np.ndarray:
+  """One sequence of token ids as int32[n].
+
+  Args:
+    ids: sequence of integers.
+    vocab_size: ids lie in 0 ... vocab_size - 1.
+    what: name of the sequence, for the message.
+    empty: whether n = 0 is allowed.
+
+  Returns:
+    int32[n].
+
+  Raises:
+    TokenError: empty, not flat, not integers, or out of range.
+  """
+  array = np.asarray(ids if hasattr(ids, "shape") else list(ids))
+  if array.size == 0:
+    if empty:
+      return np.zeros((0,), np.int32)
+    raise TokenError(
+      f"{what}: no token ids; give at least one (a begin-of-text token where"
+      " there is no text)"
+    )
+  if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+    raise TokenError(
+      f"{what}: found {array.dtype} of shape {list(array.shape)}; allowed is a"
+      " flat sequence of integers"
+    )
+  low, high = int(array.min()), int(array.max())
+  if low < 0 or high >= vocab_size:
+    raise TokenError(
+      f"{what}: token id {low if low < 0 else high} is out of range; allowed"
+      f" are 0 to {vocab_size - 1}; was it encoded with another tokenizer?"
+    )
+  return array.astype(np.int32)
 
 
 def _describe(x) -> str:

@@ -9,6 +9,7 @@ carried, so row 3 of step 7 draws the same bits in any batch and after any
 restart.
 """
 
+import abc
 import dataclasses
 import math
 
@@ -67,7 +68,7 @@ class Greedy:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Sampled:
+class _Sampled(abc.ABC):
   """Parameters that both samplers share.
 
   Attributes:
@@ -111,8 +112,9 @@ class _Sampled:
     draw = lambda row: random_word(self.seed, row, step)
     return jax.vmap(self._pick)(logits, jax.vmap(draw)(rows))
 
+  @abc.abstractmethod
   def _pick(self, logits, word) -> jax.Array:
-    raise NotImplementedError
+    """Token int32[] for logits [V] and a random word."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,14 +3,13 @@
 import json
 import os
 import pathlib
-import tempfile
-import zipfile
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxnmc.errors import CheckpointError
+from jaxnmc.io import files
 
 FORMAT = "jaxnmc-float-1"
 
@@ -21,22 +20,12 @@ def save(path: str | os.PathLike, params: Any, meta: dict[str, Any]) -> None:
   A leaf at params["layers"][0]["norm"] becomes the array `layers/0/norm`; the
   metadata is the JSON text in the array `meta`.
   """
-  path = pathlib.Path(path)
   arrays = {"meta": np.array(json.dumps({"format": FORMAT, **meta}))}
   for key, leaf in jax.tree_util.tree_leaves_with_path(params):
     name = "/".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in key)
     arrays[f"params/{name}"] = np.asarray(leaf)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-  try:
-    with os.fdopen(handle, "wb") as file:
-      np.savez(file, allow_pickle=False, **arrays)
-      file.flush()
-      os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
-  except BaseException:
-    pathlib.Path(temporary).unlink(missing_ok=True)
-    raise
+  # Float latents hardly compress, and a run saves often.
+  files.write_bytes(path, files.npz_bytes(arrays, compressed=False))
 
 
 def remove_unfinished(folder: str | os.PathLike) -> None:
@@ -51,19 +40,13 @@ def load(path: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
   Raises:
     CheckpointError: missing, cut off, or another kind of file.
   """
+  what = "a final.npz or best.npz of a training run"
+  arrays = files.read_npz(path, str(path), what)
   try:
-    with np.load(path, allow_pickle=False) as file:
-      arrays = {name: file[name] for name in file.files}
     meta = json.loads(str(arrays.pop("meta")))
-  except FileNotFoundError as error:
+  except (KeyError, ValueError) as error:
     raise CheckpointError(
-      f"{path}: no such file; allowed is a final.npz or best.npz of a "
-      "training run"
-    ) from error
-  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-    raise CheckpointError(
-      f"{path}: not readable as parameters ({error}); allowed is a final.npz "
-      "or best.npz of a training run; the file may be cut off: copy it again"
+      f"{path}: no metadata ({error}); allowed is {what}"
     ) from error
   if meta.get("format") != FORMAT:
     raise CheckpointError(
