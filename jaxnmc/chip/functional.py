@@ -13,11 +13,11 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.chip import states, traffic
-from jaxnmc.chip.counters import Counters, Segment, SynapseCount
+from jaxnmc.chip.counters import Counters, Segment
+from jaxnmc.chip.engine import Engine
 from jaxnmc.chip.interpreted import Interpreted
-from jaxnmc.errors import PlanError
 from jaxnmc.ops.execute import executable, execute
-from jaxnmc.ops.transform import check_inputs, over_batch
+from jaxnmc.ops.transform import over_batch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,25 +55,22 @@ def _block(run, routes, by_source) -> _Block | None:
   return _Block(tuple(table), tuple(k[0] for k in keys[0]))
 
 
-class Functional:
+class Functional(Engine):
   """The functional engine of one placed model.
 
   Args:
     fn: model function.
     plan: number formats.
     placement: where the recorded network lies.
-    mode: "pipelined" (a token every step) or "fall-through" (the next token
-      when the last one has left).
+    mode: as for `Engine`.
     saturation: also count the values that each site clipped.
   """
 
   def __init__(
     self, fn, plan, placement, mode: str, saturation: bool = False
   ) -> None:
-    self.fn, self.plan, self.placement, self.mode = fn, plan, placement, mode
+    super().__init__(fn, plan, placement, mode)
     self.saturation = saturation
-    self.graph = placement.network.graph
-    self.routes = traffic.routes(placement)
     self._exe = executable(self.graph)
     by_source: dict[int, list[int]] = {}
     for i, route in enumerate(self.routes):
@@ -158,26 +155,12 @@ class Functional:
 
     return over_batch(one, inputs, state)
 
-  def _check(self, qparams, inputs) -> None:
-    check_inputs(self.fn, inputs)
-    if not hasattr(qparams, "check"):
-      raise PlanError(
-        "expected the result of quantize_params, found"
-        f" {type(qparams).__name__}; integers come in as integers"
-      )
-    qparams.check(self.plan)
-    if qparams.weights != self.graph.weights:
-      raise PlanError(
-        "the placement was made from other weights than these qparams; record"
-        " and place them again"
-      )
-
   def traced(self, qparams, inputs, state=None):
     """Pure JAX form for tracing: (out, state, raw counts).
 
     `rows` turns raw counts into int32[T, columns].
     """
-    self._check(qparams, inputs)
+    self.check(qparams, inputs)
     return self._core(self._load(), inputs, state)
 
   def rows(self, raw) -> np.ndarray:
@@ -213,7 +196,7 @@ class Functional:
       (out, state, Counters); the tokens of a batch count one sequence after
       the other.
     """
-    self._check(qparams, inputs)
+    self.check(qparams, inputs)
     saturated = None
     if self.saturation or inputs.get("mask") is not None:
       out, state, counts, clipped = self._interpreted(qparams, inputs, state)
@@ -227,25 +210,4 @@ class Functional:
     return out, state, Counters.of(segments, self.placement, saturated)
 
   def _segment(self, counts: np.ndarray) -> Segment:
-    pipelined = self.mode == "pipelined"
-    stride = 1 if pipelined else self.placement.network.steps_per_token
-    inject = np.arange(len(counts), dtype=np.int64) * stride
-    return Segment(inject, split(self.routes, counts))
-
-
-def split(routes, counts: np.ndarray) -> tuple[SynapseCount, ...]:
-  """Cuts rows of counts into one `SynapseCount` per route."""
-  result, at = [], 0
-  for route in routes:
-    k, m = route.src.count, route.dst.count
-    out = counts[:, at : at + k]
-    inc, synops, stored = (
-      counts[:, at + k + i * m : at + k + (i + 1) * m] for i in range(3)
-    )
-    at += route.columns
-    result.append(
-      SynapseCount(
-        route.synapse.index, route.synapse.depth, out, inc, synops, stored
-      )
-    )
-  return tuple(result)
+    return Segment(self.default_inject(len(counts)), self.split(counts))

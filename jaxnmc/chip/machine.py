@@ -52,7 +52,7 @@ class Group:
   """Synapses that run as one.
 
   Attributes:
-    routes: index into `Machine.routes` of each pair (-1: not counted).
+    routes: index into `Machine.routes` of each pair.
     source: class index, or None for the host's input.
     value: instruction index of the source.
     target: class index.
@@ -171,7 +171,7 @@ def _group(key, pairs, net, routes, classes, where) -> Group:
       nonzero = nonzero.astype(np.int8)
   member = lambda i: where[i][1] if i in where else 0
   return Group(
-    tuple(index.get(s, -1) for s in pairs),
+    tuple(index[s] for s in pairs),
     source,
     value,
     target,

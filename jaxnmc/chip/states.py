@@ -37,6 +37,12 @@ def enter(graph: Graph, state) -> dict[int, jax.Array]:
         f"{leaf.site}: the state handed in is not of this plan; it must come"
         " from fixed or loihi under the same plan"
       )
+    width = graph.nodes[prev].width
+    if tuple(value.shape) != (width,):
+      raise PlanError(
+        f"{leaf.site}: the state has shape {list(value.shape)}, one sequence"
+        f" has [{width}]; a batch of states goes with a batch of ids"
+      )
     found[prev] = value.q
   return found
 

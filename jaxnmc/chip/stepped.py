@@ -11,50 +11,30 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from jaxnmc.chip import host
+from jaxnmc.chip import host, states
 from jaxnmc.chip import step as stepping
 from jaxnmc.chip.counters import Counters, Segment
-from jaxnmc.chip.functional import split
+from jaxnmc.chip.engine import Engine
 from jaxnmc.chip.machine import build
 from jaxnmc.errors import PlanError
-from jaxnmc.numerics.fx import Fx
-from jaxnmc.ops.graph import Output
-from jaxnmc.ops.transform import check_inputs
 
 CHUNK = 64
 
 
-class Stepped:
-  """The stepped engine of one placed model.
-
-  Args:
-    fn: model function (its graph is in the placement).
-    plan: number formats.
-    placement: where the recorded network lies.
-    mode: "pipelined" or "fall-through": the default injection steps.
-  """
+class Stepped(Engine):
+  """The stepped engine of one placed model; arguments as for `Engine`."""
 
   def __init__(self, fn, plan, placement, mode: str) -> None:
-    self.fn, self.plan, self.placement, self.mode = fn, plan, placement, mode
-    self.network = placement.network
+    super().__init__(fn, plan, placement, mode)
     self.machine = build(placement)
     self.weights = stepping.load(self.machine)
-    graph = self.network.graph
-    self._outputs = jax.tree.leaves(graph.outputs)
-    self._states = jax.tree.leaves(graph.state)
     off = [p.index for p in self.network.populations if not p.host]
     off = [i for i in off if i not in self.machine.where]
     self._host_nodes = [
       n.id
-      for n in graph.nodes
+      for n in self.graph.nodes
       if n.op != "const" and self.network.home[n.id] in off
     ]
-
-  def default_inject(self, tokens: int) -> np.ndarray:
-    """Injection steps of the mode."""
-    pipelined = self.mode == "pipelined"
-    stride = 1 if pipelined else self.network.steps_per_token
-    return np.arange(tokens, dtype=np.int64) * stride
 
   def __call__(self, qparams, inputs, state=None, inject=None):
     """Steps the machine until the last token has left.
@@ -69,13 +49,7 @@ class Stepped:
     Returns:
       (out, state, Counters); sequences of a batch run one after the other.
     """
-    check_inputs(self.fn, inputs)
-    qparams.check(self.plan)
-    if qparams.weights != self.network.graph.weights:
-      raise PlanError(
-        "the placement was made from other weights than these qparams; record"
-        " and place them again"
-      )
+    self.check(qparams, inputs)
     if inputs.get("mask") is not None:
       raise PlanError(
         "the stepped engine takes no mask: cores do not get masked tokens;"
@@ -89,26 +63,25 @@ class Stepped:
       self._sequence(row, None if state is None else pick(b), inject)
       for b, row in enumerate(ids)
     ]
-    outs, states, counters = zip(*results, strict=True)
+    outs, ends, counters = zip(*results, strict=True)
     stack = lambda *x: jnp.stack(x)
     merged = functools.reduce(lambda a, b: a.merge(b), counters)
-    return jax.tree.map(stack, *outs), jax.tree.map(stack, *states), merged
+    return jax.tree.map(stack, *outs), jax.tree.map(stack, *ends), merged
 
   def _sequence(self, ids: np.ndarray, state, inject):
     inject = self._checked(inject, len(ids))
-    rows = np.asarray(host.rows(self.network.graph, ids))
-    last = max(self.network.depth)
+    rows = np.asarray(host.rows(self.graph, ids))
     steps = int(inject[-1]) + self.machine.last + 1
     taps, counts, cores = self.run(rows, inject, steps, self._enter(state))
     values = {
       tap.node: jnp.asarray(taps[i][inject + tap.depth])
       for i, tap in enumerate(self.machine.taps)
     }
-    graph = self.network.graph
-    values = host.evaluate(graph, self._host_nodes, values)
-    out = [_fx(leaf, values[leaf.node]) for leaf in self._outputs]
-    out = jax.tree.unflatten(jax.tree.structure(graph.outputs), out)
-    counters = self._counters(inject, counts, last)
+    values = host.evaluate(self.graph, self._host_nodes, values)
+    leaves, shape = jax.tree.flatten(self.graph.outputs)
+    out = [states.value(leaf, values[leaf.node]) for leaf in leaves]
+    out = jax.tree.unflatten(shape, out)
+    counters = self._counters(inject, counts)
     return out, self._leave(cores), counters
 
   def _checked(self, inject, tokens: int) -> np.ndarray:
@@ -176,13 +149,11 @@ class Stepped:
     for block in blocks:
       for p in range(block.shape[1]):
         rows[next(order)] = block[:, p]
-    rows.pop(-1, None)
     return np.concatenate([rows[i] for i in sorted(rows)], axis=-1)
 
-  def _counters(self, inject, counts: np.ndarray, last: int) -> Counters:
-    del last
+  def _counters(self, inject, counts: np.ndarray) -> Counters:
     at, parts = 0, []
-    for route in self.machine.routes:
+    for route in self.routes:
       steps = inject + route.synapse.depth
       parts.append(counts[steps, at : at + route.columns])
       at += route.columns
@@ -191,50 +162,37 @@ class Stepped:
       raise RuntimeError(
         "the stepped machine counted events where no token was; this is a bug"
       )
-    segment = Segment(inject, split(self.machine.routes, rows))
+    segment = Segment(inject, self.split(rows))
     return Counters.of((segment,), self.placement)
 
   # --- state
 
-  def _slots(self):
-    """(state leaf, class, member, state word) of every recurrent state."""
-    net = self.network
-    for leaf in self._states:
-      (prev,) = [k for k, v in net.graph.bind.items() if v == leaf.node]
-      cls, member = self.machine.where[net.home[prev]]
-      nodes = net.populations[self.machine.classes[cls].members[member]].nodes
-      words = [n for n in nodes if net.graph.nodes[n].op == "prev"]
-      yield leaf, cls, member, words.index(prev)
+  def _slot(self, prev: int) -> tuple[int, int, int]:
+    """Class, member and state word of a `prev` node."""
+    cls, member = self.machine.where[self.network.home[prev]]
+    index = self.machine.classes[cls].members[member]
+    nodes = self.network.populations[index].nodes
+    words = [n for n in nodes if self.graph.nodes[n].op == "prev"]
+    return cls, member, words.index(prev)
 
   def _enter(self, state) -> stepping.State:
     cores = stepping.zero_state(self.machine)
     if state is None:
       return cores
     arrays = list(cores.states)
-    is_fx = lambda v: isinstance(v, Fx)
-    leaves = jax.tree.leaves(state, is_leaf=is_fx)
-    for value, (leaf, c, m, word) in zip(leaves, self._slots(), strict=True):
-      if not is_fx(value) or value.frac != leaf.frac:
-        raise PlanError(
-          f"{leaf.site}: the state handed in is not of this plan; it must come"
-          " from fixed or loihi under the same plan"
-        )
+    for prev, codes in states.enter(self.graph, state).items():
+      c, m, word = self._slot(prev)
       cls = self.machine.classes[c]
       flat = jnp.zeros(cls.tiles * cls.size, jnp.int32)
-      flat = flat.at[cls.place].set(value.q)
+      flat = flat.at[cls.place].set(codes)
       tiled = flat.reshape(cls.tiles, cls.size)
       arrays[c] = arrays[c].at[m, :, word].set(tiled)
     return dataclasses.replace(cores, states=tuple(arrays))
 
   def _leave(self, cores: stepping.State):
-    leaves = []
-    for leaf, c, m, word in self._slots():
-      cls = self.machine.classes[c]
-      flat = cores.states[c][m, :, word].reshape(-1)[cls.place]
-      leaves.append(_fx(leaf, flat))
-    structure = jax.tree.structure(self.network.graph.state)
-    return jax.tree.unflatten(structure, leaves)
-
-
-def _fx(leaf: Output, q) -> Fx:
-  return Fx(q, frac=leaf.frac, low=leaf.low, high=leaf.high, site=leaf.site)
+    codes = {}
+    for _, prev in states.slots(self.graph):
+      c, m, word = self._slot(prev)
+      place = self.machine.classes[c].place
+      codes[prev] = cores.states[c][m, :, word].reshape(-1)[place]
+    return states.leave(self.graph, codes)

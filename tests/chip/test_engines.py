@@ -245,3 +245,23 @@ def test_program_of_a_class_does_not_grow_with_layers(case):
   mixer = layers.pop("layers.*.attn.o.norm")
   assert mixer == [1, TINY.num_layers - 1]
   assert all(v == [TINY.num_layers] for v in layers.values()), layers
+
+
+def test_steps_compile_once_for_any_length(case):
+  """Two prompts and a state: the chunk of steps is traced a single time."""
+  step.run_chunk.clear_cache()
+  chex.clear_trace_counter()
+  counted = chex.assert_max_traces(step.run_chunk.__wrapped__, n=1)
+  compiled = jax.jit(counted, static_argnums=0, donate_argnums=2)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(step, "run_chunk", compiled)
+    _, state, _ = case.stepped(case.qparams, {"ids": TOKENS[:3]})
+    case.stepped(case.qparams, {"ids": TOKENS}, state, inject=BUBBLES)
+
+
+def test_a_state_of_another_size_is_refused(case):
+  _, state, _ = case.functional(case.qparams, {"ids": TOKENS})
+  pair = jax.tree.map(lambda x: np.stack([x, x]), state)
+  for engine in (case.functional, case.stepped):
+    with pytest.raises(PlanError, match="one sequence has"):
+      engine(case.qparams, {"ids": TOKENS}, pair)

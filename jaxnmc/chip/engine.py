@@ -1,0 +1,68 @@
+"""What both engines of `loihi` share: what they run, and what they refuse."""
+
+import numpy as np
+
+from jaxnmc.chip import traffic
+from jaxnmc.chip.folding import SynapseCount
+from jaxnmc.errors import PlanError
+from jaxnmc.ops.transform import check_inputs
+
+
+class Engine:
+  """A placed model.
+
+  Args:
+    fn: model function.
+    plan: number formats.
+    placement: where the recorded network lies.
+    mode: "pipelined" (a token every step) or "fall-through" (the next token
+      when the last one has left): the default injection steps.
+  """
+
+  def __init__(self, fn, plan, placement, mode: str) -> None:
+    self.fn, self.plan, self.placement, self.mode = fn, plan, placement, mode
+    self.network = placement.network
+    self.graph = placement.network.graph
+    self.routes = traffic.routes(placement)
+
+  def check(self, qparams, inputs) -> None:
+    """Refuses what does not belong to this placement.
+
+    Raises:
+      TokenError: inputs that the model cannot read.
+      PlanError: parameters of another plan, or other weights.
+    """
+    check_inputs(self.fn, inputs)
+    if not hasattr(qparams, "check"):
+      raise PlanError(
+        "expected the result of quantize_params, found"
+        f" {type(qparams).__name__}; integers come in as integers"
+      )
+    qparams.check(self.plan)
+    if qparams.weights != self.graph.weights:
+      raise PlanError(
+        "the placement was made from other weights than these qparams; record"
+        " and place them again"
+      )
+
+  def default_inject(self, tokens: int) -> np.ndarray:
+    """Injection steps of the mode, int64[tokens]."""
+    pipelined = self.mode == "pipelined"
+    stride = 1 if pipelined else self.network.steps_per_token
+    return np.arange(tokens, dtype=np.int64) * stride
+
+  def split(self, counts: np.ndarray) -> tuple[SynapseCount, ...]:
+    """Cuts rows of counts, int[T, columns], into one part per route."""
+    result, at = [], 0
+    for route in self.routes:
+      k, m = route.src.count, route.dst.count
+      out = counts[:, at : at + k]
+      inc, synops, stored = (
+        counts[:, at + k + i * m : at + k + (i + 1) * m] for i in range(3)
+      )
+      at += route.columns
+      synapse = route.synapse
+      result.append(
+        SynapseCount(synapse.index, synapse.depth, out, inc, synops, stored)
+      )
+    return tuple(result)
