@@ -75,21 +75,3 @@ def test_read_lengths(tmp_path):
       evalrange.read_lengths(str(path))
   with pytest.raises(DataError, match="absent"):
     evalrange.read_lengths(str(tmp_path / "absent"))
-
-
-def test_the_range_of_the_notes(shared_dir, tmp_path, repo_root):
-  """The first 400 ids (BOS among them) of each story are 96,695 bytes."""
-  import importlib.util
-
-  path = repo_root / "tools" / "eval_range.py"
-  spec = importlib.util.spec_from_file_location("eval_range", path)
-  tool = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(tool)
-  data_dir = shared_dir / "data"
-  pieces = tool.read_pieces(
-    data_dir / "tokenizers" / "tinystories512" / "tok512.bin"
-  )
-  text = data_dir / "tinystories-sample" / "valid.txt"
-  lengths = tool.prefix_lengths(str(text), pieces, 400)
-  assert len(lengths) == 125
-  assert sum(lengths) == 96_695
