@@ -130,8 +130,12 @@ def _tokenizer(documents: list[str], work: pathlib.Path):
   return tokenizer
 
 
-def _same(one: tokenizers.Tokenizer, two: tokenizers.Tokenizer) -> bool:
+def _same(
+  one: tokenizers.Tokenizer | None, two: tokenizers.Tokenizer
+) -> bool:
   """Whether two tokenizers give the same ids, as far as can be seen."""
+  if one is None:
+    return False
   both = isinstance(one, tokenizers.BPETokenizer) and isinstance(
     two, tokenizers.BPETokenizer
   )
@@ -155,9 +159,10 @@ def _teacher(tokenizer: tokenizers.Tokenizer):
     model = jaxnmc.load(_TEACHER.value)
     fn, params, theirs = model.fn, model.params, model.tokenizer
   if not _same(theirs, tokenizer):
+    size = "no tokenizer" if theirs is None else f"{theirs.vocab_size} ids"
     raise ConfigError(
       f"--teacher {_TEACHER.value}: has another vocabulary "
-      f"({theirs.vocab_size} ids, the student has {tokenizer.vocab_size}); "
+      f"({size}, the student has {tokenizer.vocab_size} ids); "
       "a teacher's logits are of use only to a student with its tokenizer"
     )
   return fn, params

@@ -206,3 +206,21 @@ def test_script_says_what_is_wrong(repo_root, tmp_path):
   assert result.returncode == 2
   assert "error: absent.txt" in result.stderr
   assert "Traceback" not in result.stderr
+
+
+def test_a_teacher_by_name(repo_root, tmp_path):
+  """The shipped model teaches a student with its tokenizer, and no other."""
+  tokenizer = repo_root / "jaxnmc/zoo/stories-mmf/tokenizer.npz"
+  common = ("--smoke", "--steps=2", "--seq=16", "--batch=2", "--eval_every=2")
+  common += ("--teacher=stories-mmf", "--devices=1")
+  taught = _script(
+    repo_root, *common, f"--tokenizer={tokenizer}", f"--workdir={tmp_path}/a"
+  )
+  assert taught.returncode == 0, taught.stderr
+  _, meta = export.load(tmp_path / "a" / "final.npz")
+  assert meta["config"]["vocab_size"] == 4096
+  record = _records(tmp_path / "a")[0]
+  assert record["loss"] < record["nats"]  # half of it is the divergence
+  other = _script(repo_root, *common, f"--workdir={tmp_path}/b")
+  assert other.returncode == 2
+  assert "--teacher stories-mmf: has another vocabulary" in other.stderr
