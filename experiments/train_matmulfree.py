@@ -130,9 +130,7 @@ def _tokenizer(documents: list[str], work: pathlib.Path):
   return tokenizer
 
 
-def _same(
-  one: tokenizers.Tokenizer | None, two: tokenizers.Tokenizer
-) -> bool:
+def _same(one: tokenizers.Tokenizer | None, two: tokenizers.Tokenizer) -> bool:
   """Whether two tokenizers give the same ids, as far as can be seen."""
   if one is None:
     return False
