@@ -1,7 +1,8 @@
 """The console script `jaxnmc` (and `python -m jaxnmc`).
 
 Exit status: 0 done, 1 the answer is no (`verify` over tolerance, `demo` not
-equal), 2 the input cannot be used; then stderr has one line that says why.
+equal, `doctor` with an inexact kernel), 2 the input cannot be used; then stderr
+has one line that says why. 130 is an interrupt, 141 a reader that has gone.
 """
 
 import importlib

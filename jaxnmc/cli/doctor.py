@@ -2,7 +2,7 @@
 
 import numpy as np
 
-import jaxnmc
+from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output
 from jaxnmc.evaluate import text
 from jaxnmc.report import backends, health
@@ -34,10 +34,8 @@ def main(args) -> int:
 
 
 def _model(args, out: Output) -> dict:
-  model = jaxnmc.load(args.model)
-  out.notes(model.notes)
-  plan, qparams, notes = backends.quantized(model, args.calibrate)
-  out.notes(notes)
+  model = setup.load(args, out)
+  plan, qparams = setup.quantized(args, out, model)
   documents = None if args.text is None else text.read_documents([args.text])
   batches = backends.calibration_batches(model, documents)
   ids = np.concatenate(

@@ -3,17 +3,16 @@
 import contextlib
 import time
 
-import jaxnmc
+from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output, is_terminal
 from jaxnmc.evaluate import Scorer, cut, encode, provenance, text
-from jaxnmc.report import backends, files
+from jaxnmc.report import backends
 
 
 def main(args) -> int:
   """Runs the command; the JSON goes to standard output in any case."""
   out = Output(args)
-  model = jaxnmc.load(args.model)
-  out.notes(model.notes)
+  model = setup.load(args, out)
   tokenizer = backends.need_tokenizer(model)
   documents = text.read_documents([args.text])
   lengths = None
@@ -21,14 +20,7 @@ def main(args) -> int:
     lengths = text.read_lengths(args.prefix_bytes)
   texts = cut(documents, lengths)[: args.max_documents]
   rows, size = encode(tokenizer, texts, model.config.vocab_size, args.max_ids)
-  backend = backends.prepare(
-    model,
-    args.backend,
-    engine=args.engine,
-    chips=args.chips,
-    calibrate=args.calibrate,
-  )
-  out.notes(backend.notes)
+  backend = setup.prepare(args, out, model)
   scorer = Scorer(backend.run, jit=backend.jit)
   start = time.perf_counter()
   with _bar(sum(len(row) for row in rows)) as advance:
@@ -55,26 +47,15 @@ def main(args) -> int:
       "max_ids": args.max_ids,
       "max_documents": args.max_documents,
     },
-    **fingerprints(model, backend),
+    **backends.fingerprints(model, backend),
     "logits_integers": score.integers,
     "logits_sha256": score.digest,
     "seconds": round(time.perf_counter() - start, 3),
     "notes": list(backend.notes),
     "versions": provenance.versions(),
   }
-  files.write_json("-", data)
-  if args.json not in (None, "-"):
-    out.result(data)
+  out.answer(data)
   return 0
-
-
-def fingerprints(model, backend) -> dict:
-  """Hashes of the weights in use and of the plan."""
-  if backend.qparams is not None:
-    plan, weights = backend.plan.fingerprint, backend.qparams.weights
-    return {"weights_sha256": weights, "plan_sha256": plan}
-  weights = provenance.params_sha256(model.params)
-  return {"weights_sha256": weights, "plan_sha256": None}
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """`jaxnmc info`: what a model is made of."""
 
-import jaxnmc
+from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output
 from jaxnmc.io.info import info
 from jaxnmc.report import tables
@@ -15,9 +15,8 @@ _MEMORY = {
 def main(args) -> int:
   """Runs the command."""
   out = Output(args)
-  model = jaxnmc.load(args.model)
+  model = setup.load(args, out)
   found = info(model)
-  out.notes(model.notes)
   zero = found["zero_fraction"]
   rows = [(k.replace("_", " "), v) for k, v in found["parameters"].items()]
   out.table(model.name, ("parameters", ">number"), rows)

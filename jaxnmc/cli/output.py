@@ -33,9 +33,23 @@ class Output:
     for note in notes:
       self.errors.print(f"note: {note}", markup=False, soft_wrap=True)
 
-  def result(self, data, indent: int | None = 1) -> None:
-    """Writes the JSON where it was asked for."""
-    files.write_json(self.json, data, indent)
+  def result(self, data) -> None:
+    """Writes the JSON where it was asked for.
+
+    Raises:
+      OutputError: the file cannot be written.
+    """
+    files.write_json(self.json, data)
+
+  def answer(self, data, indent: int | None = 1) -> None:
+    """Writes the JSON to standard output, and to a file if one was asked for.
+
+    Raises:
+      OutputError: the file cannot be written.
+    """
+    files.write_json("-", data, indent)
+    if self.json != "-":
+      self.result(data)
 
 
 def is_terminal() -> bool:

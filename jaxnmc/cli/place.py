@@ -1,6 +1,7 @@
 """`jaxnmc place`: does a model fit, and where does it go?"""
 
 import jaxnmc
+from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output
 from jaxnmc.report import backends, placement
 
@@ -8,10 +9,8 @@ from jaxnmc.report import backends, placement
 def main(args) -> int:
   """Runs the command; a refusal is a `PlacementError`."""
   out = Output(args)
-  model = jaxnmc.load(args.model)
-  out.notes(model.notes)
-  plan, qparams, notes = backends.quantized(model, args.calibrate)
-  out.notes(notes)
+  model = setup.load(args, out)
+  plan, qparams = setup.quantized(args, out, model)
   graph = jaxnmc.record(model.fn, plan, qparams)
   data = placement.summary(backends.place_on(graph, args.chips))
   out.people.print(placement.chip_table(data))

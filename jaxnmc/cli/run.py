@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-import jaxnmc
-from jaxnmc.cli import evaluate
+from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output
+from jaxnmc.errors import TokenError
 from jaxnmc.evaluate import provenance
 from jaxnmc.io.tokenizer import stream_decoder
 from jaxnmc.models.generate import Generated, Generator
@@ -19,18 +19,10 @@ def main(args) -> int:
   """Runs the command."""
   out = Output(args)
   files.check_writable(args.report)
-  model = jaxnmc.load(args.model)
-  out.notes(model.notes)
+  model = setup.load(args, out)
   prompt = backends.encode_prompt(model, args.prompt)
   pick = choose_sampler(args, model)
-  backend = backends.prepare(
-    model,
-    args.backend,
-    engine=args.engine,
-    chips=args.chips,
-    calibrate=args.calibrate,
-  )
-  out.notes(backend.notes)
+  backend = setup.prepare(args, out, model)
   data, _ = story(out, model, backend, args.prompt, prompt, pick, args.tokens)
   data["command"] = "run"
   costs.show(out.people, data)
@@ -48,15 +40,11 @@ def choose_sampler(args, model):
     TokenError: an impossible parameter.
   """
   if args.top_k > model.config.vocab_size:
-    from jaxnmc.errors import TokenError
-
     raise TokenError(
       f"--top_k {args.top_k} is more than the {model.config.vocab_size} tokens"
       f" of {model.name}"
     )
   if not args.temperature >= 0:
-    from jaxnmc.errors import TokenError
-
     raise TokenError(f"--temperature must be >= 0; found {args.temperature}")
   integer = getattr(args, "backend", "loihi") in ("fixed", "loihi")
   return sampler(
@@ -139,7 +127,7 @@ def story(
     },
     "cost": None,
     "placement": None,
-    **evaluate.fingerprints(model, backend),
+    **backends.fingerprints(model, backend),
     "plan": backend.plan.name if backend.plan else None,
     "notes": [*model.notes, *backend.notes],
     "versions": provenance.versions(),

@@ -3,7 +3,6 @@
 import jax
 
 from jaxnmc.cli.output import Output
-from jaxnmc.report import files
 
 
 def main(args) -> int:
@@ -14,7 +13,5 @@ def main(args) -> int:
   from jaxnmc.io.verify import verify
 
   found = verify(args.model, args.reference)
-  files.write_json("-", found, indent=None)
-  if args.json not in (None, "-"):
-    out.result(found)
+  out.answer(found, indent=None)
   return 0 if found["ok"] else 1

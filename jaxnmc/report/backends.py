@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 import jaxnmc
+from jaxnmc.chip import systems
 from jaxnmc.errors import ConfigError, PlacementError, TokenError
+from jaxnmc.evaluate import provenance
 from jaxnmc.evaluate.text import read_documents
 
 NAMES = ("float", "fake_quant", "fixed", "loihi")
-_MAX_CHIPS = 1152  # the largest Loihi 2 system there is, Hala Point
+_MAX_CHIPS = max(systems.CHIPS.values())
 _CALIBRATION_IDS = 256
 # Room above a range that was seen on a few sentences only.
 _SMALL_MARGIN = 1.0
@@ -83,10 +85,11 @@ def begin_id(model) -> int:
 
 
 def encode_prompt(model, text: str) -> np.ndarray:
-  """BOS and the ids of a prompt, int32[n].
+  """BOS and the ids of a prompt, int32[1 + n].
 
   Raises:
-    TokenError: an empty prompt, or one that cannot be encoded.
+    TokenError: no tokenizer, an empty prompt, one without ids, or ids that
+      the model lacks.
   """
   if not text:
     raise TokenError("the prompt is empty; give some text to continue")
@@ -166,6 +169,15 @@ def quantized(model, calibrate: str | None = None):
   stats = jaxnmc.calibrate(model.fn)(model.params, batches)
   plan = jaxnmc.plan(stats, preset)
   return plan, jaxnmc.quantize_params(model.params, plan), notes
+
+
+def fingerprints(model, backend: Backend) -> dict[str, str | None]:
+  """SHA-256 of the weights in use and of the plan (None for float)."""
+  if backend.qparams is not None:
+    plan, weights = backend.plan.fingerprint, backend.qparams.weights
+    return {"weights_sha256": weights, "plan_sha256": plan}
+  weights = provenance.params_sha256(model.params)
+  return {"weights_sha256": weights, "plan_sha256": None}
 
 
 def place_on(graph, chips: int | None):

@@ -1,0 +1,49 @@
+"""What commands do first: the model and the backend that the flags name.
+
+Notes that come with either go to stderr at once.
+"""
+
+import jaxnmc
+from jaxnmc.cli.output import Output
+from jaxnmc.models.model import Model
+from jaxnmc.quantize import Plan, QParams
+from jaxnmc.report import backends
+
+
+def load(args, out: Output) -> Model:
+  """The model of `args.model`.
+
+  Raises:
+    CheckpointError, ConfigError, MissingExtra: as `jaxnmc.load`.
+  """
+  model = jaxnmc.load(args.model)
+  out.notes(model.notes)
+  return model
+
+
+def prepare(args, out: Output, model: Model) -> backends.Backend:
+  """The model under `--backend`, `--engine`, `--chips` and `--calibrate`.
+
+  Raises:
+    ConfigError, PlacementError: as `backends.prepare`.
+  """
+  backend = backends.prepare(
+    model,
+    args.backend,
+    engine=args.engine,
+    chips=args.chips,
+    calibrate=args.calibrate,
+  )
+  out.notes(backend.notes)
+  return backend
+
+
+def quantized(args, out: Output, model: Model) -> tuple[Plan, QParams]:
+  """(plan, qparams): the model's own, or chosen on `--calibrate`.
+
+  Raises:
+    DataError, PlanError: as `backends.quantized`.
+  """
+  plan, qparams, notes = backends.quantized(model, args.calibrate)
+  out.notes(notes)
+  return plan, qparams
