@@ -1,7 +1,8 @@
 """Counts by the interpreter of `fixed`: for masks and saturation counts.
 
-It walks the model function itself instead of the recorded graph, so it takes
-what a graph cannot hold, and takes longer to compile.
+It walks the model function itself instead of the recorded graph, layer by
+layer, so it takes what a graph cannot hold, and longer to compile.  Tokens that
+a mask hides are counted like all others.
 """
 
 import jax

@@ -29,7 +29,8 @@ def loihi(
       token when the last one has left); it changes no integer, only when
       things happen.
     saturation: also count the values that each site clipped (functional
-      engine; the program takes about twice as long to compile).
+      engine only; it then runs the interpreter of `fixed` instead of the
+      graph, which takes longer to compile).
 
   Returns:
     `run(qparams, inputs, state=None) -> (out, state, counters)`.

@@ -1,7 +1,8 @@
 """`loihi`, engine "stepped": the placed network itself, step by step.
 
-It is the proof that the functional engine is right: nothing here knows of
-sequences, only of neurons, accumulators and a token clock.
+It is the proof that the functional engine is right: the cores know nothing of
+sequences, only of neurons, accumulators and a token clock.  What the host
+computes is evaluated from the values that left the chips.
 """
 
 import dataclasses

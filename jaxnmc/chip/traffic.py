@@ -7,8 +7,8 @@ Zero is not sent.  For a source vector x, `nz = (x != 0)`, and per tile
     stored = synapse entries walked for them
     synops = entries walked whose weight is not zero
 
-`functional` applies this to whole prompts and `stepped` to one step; so the two
-can only differ in time.
+`functional` (and `interpreted`) applies this to whole prompts, `stepped` to one
+step; so equal messages are counted alike, whenever they are sent.
 """
 
 import dataclasses
@@ -117,8 +117,7 @@ def _per_tile(nz: jax.Array, cut: Tiling) -> jax.Array:
   """Sums of int32[..., width] over each tile, int32[..., tiles]."""
   if not cut.count:
     return jnp.zeros((*nz.shape[:-1], 0), jnp.int32)
-  # Tiles are equal but for the last one, so padding makes them rows; a running
-  # sum and its differences take XLA six times as long to compile.
+  # Tiles are equal but for the last one, so padding makes them rows.
   size = int(cut.sizes[0])
   spare = cut.count * size - nz.shape[-1]
   nz = jnp.pad(nz, [(0, 0)] * (nz.ndim - 1) + [(0, spare)])

@@ -1,8 +1,8 @@
 """Tolerances of recorded arrays, and the tally of a comparison.
 
-Law 1 of the design: float64 arrays and losses within 1e-9, gradient norms
-within 1e-9 relative, float32 arrays within 2e-5 + 1e-5 |x|, gradients within
-1e-4 of their largest entry, activation codes and greedy ids exactly.
+Allowed are: float64 arrays and losses within 1e-9, gradient norms within 1e-9
+relative, float32 arrays within 2e-5 + 1e-5 |x|, gradients within 1e-4 of their
+largest entry, activation codes and greedy ids exactly.
 """
 
 import dataclasses
@@ -129,7 +129,7 @@ class Comparison:
       "found": _finite(float(found[index])),
     }
     if key.endswith("logits"):
-      # For arithmetic that is looser than the law: the README's measures.
+      # Measures for arithmetic that is looser than these tolerances.
       size = float(np.linalg.norm(want))
       row["relative_frobenius"] = _finite(
         float(np.linalg.norm(gap)) / max(size, 1e-300)

@@ -1,7 +1,7 @@
 """`config.json` of a Hugging Face MatMul-free LM <-> `Config`.
 
-Every field is in one of four tables.  A field in none of them might change
-the computation, so it is refused.
+Every field is in one of three tables, or it is `tie_word_embeddings`.  Any
+other field might change the computation, so it is refused.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Which tensor of a Hugging Face checkpoint is which parameter, as data.
 
-State dict of `HGRNBitForCausalLM` (spec: one `weight` each, no biases, stored
-[out, in]).  A row is (our path, their key, shape, kind).
+State dict of `HGRNBitForCausalLM` (one `weight` each, no biases, stored [out,
+in]).  A row is (our path, their key, shape, kind).
 Shapes are spelled with the sizes of the configuration: V vocabulary, D hidden,
 E recurrent, I GLU, L layers; G = 2 I (gate rows first, then up rows).
 """

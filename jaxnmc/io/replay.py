@@ -1,7 +1,7 @@
 """Runs a model the way the recorded arrays were made, on demand.
 
-Each group of arrays (whole forward, masked, cached decode, greedy, gradients)
-is computed once, when the first of its arrays is asked for.
+Each group of arrays (whole forward with its gradients, masked, cached decode,
+greedy) is computed once, when the first of its arrays is asked for.
 """
 
 import re

@@ -1,8 +1,9 @@
 """Compares a model with recorded outputs of the reference implementation.
 
 The recorded file is an npz whose arrays are named as `verify` says; only
-`input_ids` is needed.  The model runs on the CPU, in float32 and in
-float64, and every recorded array is compared with both runs.  The activation
+`input_ids` and something to compare are needed.  The model runs on the CPU, in
+float32 and, where the file holds float64 arrays, in float64, too; these are
+compared with the float64 run alone, all others with both.  The activation
 quantiser is discontinuous, so that float32 may flip a code where float64 does
 not: with `f64/*` arrays present the float64 run gives the verdict.
 """
@@ -57,7 +58,7 @@ def verify(
   exact = any(key.startswith("f64/") for key in arrays)
   double = exact or bool(arrays.keys() & FLOAT64_ONLY)
   runs: dict[str, Comparison] = {}
-  # Law 1 is stated for the CPU: other devices may round products.
+  # The tolerances are meant for the CPU: other devices may round products.
   with jax.default_device(jax.devices("cpu")[0]):
     for dtype in ("float64", "float32") if double else ("float32",):
       with (

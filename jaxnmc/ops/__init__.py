@@ -1,1 +1,1 @@
-"""The protocol and its interpreters: reference, observe, fixed, record."""
+"""Interpreters of `ops`, the instruction sets below them, recorded graphs."""

@@ -4,8 +4,8 @@
 every format; an ALU says what they do: exact int32 here, floats that hold the
 same integers in `alu_float`, nodes of a graph in `record`.  Operands that are
 data come first, everything static by keyword.  A static number may also be an
-int32 array that broadcasts: the stepped machine runs one program on the cores
-of all layers, each with its own shifts.
+int32 array that broadcasts: both engines of `loihi` run one program on all
+layers that are alike, each layer with its own shifts.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """Evaluates a recorded graph on whole sequences, layers by scan.
 
-Everything that does not depend on recurrent state is computed for all tokens
-at once; what lies between reading and writing a state is scanned over time.
-Layers that are the same program (see `layout`) are scanned, too.
+What lies between reading and writing a state is scanned over time; everything
+else is computed for all tokens at once.  Consecutive layers that are the same
+program (see `layout`) are scanned, too.
 """
 
 import dataclasses

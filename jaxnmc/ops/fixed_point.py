@@ -1,8 +1,8 @@
-"""Fixed-point bookkeeping: formats, bounds and the one place that rounds.
+"""Fixed-point bookkeeping: formats, bounds, and sites, which round.
 
 Between sites arithmetic is exact: fraction bits and bounds are worked out
 while a function is traced, and a value that could leave 32 bits is an error
-that names the site.  A site rounds, shifts and saturates into the format the
+that names the place.  A site rounds, shifts and saturates into the format the
 plan gives it.
 """
 

@@ -14,8 +14,9 @@ class Preset:
   Attributes:
     name: shown in tables.
     weight_bits: bits of norm gains (matrices are ternary).
-    act_bits: bits of sites, symmetric per tensor, power-of-two scale.
-    table_bits: bits of the embedding table and of logits.
+    act_bits: bits of all other sites, logits included; one power-of-two scale
+      per tensor.
+    table_bits: bits of the embedding table.
     eps: eps of every norm, or None for the model's own.
     norm: numbers inside a norm.
     table: the sigmoid table.

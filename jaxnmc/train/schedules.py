@@ -11,7 +11,9 @@ Schedule = Callable[[jax.typing.ArrayLike], jax.Array]
 
 
 def two_stage(peak: float, steps: int, warmup: int = 0) -> Schedule:
-  """Cosine to zero that is halved midway (mmf-spec section 9).
+  """Cosine to zero that is halved midway.
+
+  Zhu et al. 2024 say as much in words; the formula is a reading of them:
 
   lr(t) = peak * 0.5 * (1 + cos(pi t / T)) * (1 if t < T / 2 else 0.5), times
   min(1, (t + 1) / warmup) if there is a warm-up.
