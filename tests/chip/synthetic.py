@@ -1,9 +1,10 @@
-"""Networks without a model behind them: a stack of MatMul-free blocks."""
+"""Networks without a model behind them, and traffic without an engine."""
 
 import types
 
 import numpy as np
 
+from jaxnmc.chip.counters import Segment, SynapseCount
 from jaxnmc.chip.network import Network, Population, Port, Synapse
 
 STEPS = 15  # of a block with fused double norms and one relay hop
@@ -92,3 +93,27 @@ def matmulfree(layers=24, d=1024, i=2816, vocab=32000, seed=None) -> Network:
   head = b.population("head.out", None, vocab, 1, 0)
   b.join(final, head, "dense", at + 2, matrix(vocab, d))
   return b.network()
+
+
+def traffic(placed, inject, seed=None):
+  """A segment: every message sent, or a random part of them."""
+  rng = np.random.default_rng(seed)
+  net, tokens = placed.network, len(inject)
+  rows = []
+  for s, code in zip(net.synapses, placed.encodings):
+    src = placed.sizes[list(placed.tiles_of[s.src])]
+    dst = placed.sizes[list(placed.tiles_of[s.dst])]
+    if not len(src) + len(dst):
+      continue
+    part = np.ones((tokens, 1)) if seed is None else rng.random((tokens, 1))
+    fill = lambda values, part=part: (part * values).astype(np.int32)
+    width = net.populations[s.src].width
+    inc = dst if s.kind == "relay" else np.full(len(dst), width)
+    stored = fill(dst * code.entries)
+    rows.append(
+      SynapseCount(
+        *(s.index, s.depth, fill(src), fill(inc)),
+        *((stored * 0.6).astype(np.int32), stored),
+      )
+    )
+  return Segment(np.asarray(inject), tuple(rows))
