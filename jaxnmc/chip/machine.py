@@ -14,6 +14,7 @@ import numpy as np
 from jaxnmc.chip import traffic
 from jaxnmc.chip.network import Network
 from jaxnmc.chip.program import Compiled, Program, compile_population
+from jaxnmc.ops.layout import common
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,10 +132,6 @@ def _class(net, members, compiled: list[Compiled], cut) -> Class:
   consts = flat.reshape(len(members), count, cut.count, size)
   scalars = np.array([own.scalars for own in compiled], np.int32)
   scalars = scalars.reshape(len(members), len(first.scalars))
-  fixed = tuple(
-    int(column[0]) if (column == column[0]).all() else None
-    for column in scalars.T
-  )
   depths = [
     [net.depth[node] for node in sorted(own.local, key=own.local.__getitem__)]
     for own in compiled
@@ -143,7 +140,7 @@ def _class(net, members, compiled: list[Compiled], cut) -> Class:
     population.role,
     tuple(members),
     first.program,
-    fixed,
+    common(scalars),
     population.width,
     cut.count,
     size,

@@ -13,6 +13,7 @@ from jax import numpy as jnp
 
 from jaxnmc.chip.network import Network, Population
 from jaxnmc.ops.alu import IntAlu
+from jaxnmc.ops.layout import Pool
 
 # An operand: ("port", index, age), ("node", index, age), ("state", index, 0),
 # ("const", index, 0) or ("scalar", index, 0).
@@ -70,14 +71,6 @@ class Compiled:
   local: dict[int, int]
 
 
-def _is_number(value) -> bool:
-  return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-# Static operands that must be the same for all members of a class.
-_FIXED = {("low_bits", "bits"), ("sigmoid", "table")}
-
-
 def compile_population(net: Network, population: Population) -> Compiled:
   """Turns a population's nodes into a program.
 
@@ -92,23 +85,14 @@ def compile_population(net: Network, population: Population) -> Compiled:
   ports = {net.ports[k].node: i for i, k in enumerate(population.ports)}
   states: dict[int, int] = {}
   local: dict[int, int] = {}
-  consts: list[np.ndarray] = []
-  scalars: list[int] = []
+  pool = Pool()
   instructions: list[Instruction] = []
   waits: dict[tuple[str, int], int] = {}
-
-  def scalar(value) -> int:
-    scalars.append(int(value))
-    return len(scalars) - 1
 
   def operand(reader: int, arg: int) -> Operand:
     node = nodes[arg]
     if node.op == "const":
-      assert node.data is not None
-      if node.width == 1:
-        return ("scalar", scalar(node.data.reshape(-1)[0]), 0)
-      consts.append(node.data)
-      return ("const", len(consts) - 1, 0)
+      return (*pool.const(node), 0)
     if node.op == "prev":
       return ("state", states[arg], 0)
     if arg in local:
@@ -129,16 +113,8 @@ def compile_population(net: Network, population: Population) -> Compiled:
     if node.op == "prev":
       continue
     operands = tuple(operand(i, arg) for arg in node.args)
-    static, varying = [], []
-    for name, value in sorted(node.static.items()):
-      if _is_number(value) and (node.op, name) not in _FIXED:
-        varying.append((name, scalar(value)))
-      else:
-        static.append((name, value))
     local[i] = len(instructions)
-    instructions.append(
-      Instruction(node.op, operands, tuple(static), tuple(varying))
-    )
+    instructions.append(Instruction(node.op, operands, *pool.split(node)))
   updates = tuple(local[net.graph.bind[i]] for i in states)
   program = Program(
     tuple(instructions),
@@ -146,7 +122,7 @@ def compile_population(net: Network, population: Population) -> Compiled:
     updates,
     tuple((k, i, a) for (k, i), a in sorted(waits.items())),
   )
-  return Compiled(program, tuple(consts), tuple(scalars), local)
+  return Compiled(program, tuple(pool.consts), tuple(pool.scalars), local)
 
 
 def run_tile(

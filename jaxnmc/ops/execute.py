@@ -16,7 +16,7 @@ from jax import numpy as jnp
 from jaxnmc.kernels.ternary import ternary_matmul
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.graph import Graph
-from jaxnmc.ops.layout import Layout, Op, Run, runs
+from jaxnmc.ops.layout import Layout, Op, Run, common, runs
 
 
 @struct.dataclass
@@ -63,10 +63,8 @@ def _numbers(run: Run) -> Numbers:
   stack = lambda rows: tuple(
     jnp.asarray(np.stack(same)) for same in zip(*rows, strict=True)
   )
-  scalars = np.array([layer.scalars for layer in run.layers], np.int64)
-  scalars = scalars.reshape(len(run.layers), -1)
   return Numbers(
-    jnp.asarray(scalars.astype(np.int32)),
+    jnp.asarray(run.scalars.astype(np.int32)),
     stack([layer.consts for layer in run.layers]),
     stack([layer.matrices for layer in run.layers]),
   )
@@ -101,11 +99,9 @@ class _Evaluator:
     self.layout = run.layers[0].layout
     self.numbers = numbers
     self.externals = externals
-    columns = np.array([layer.scalars for layer in run.layers], np.int64)
-    columns = columns.reshape(len(run.layers), -1)
     # A number that is the same in all layers stays a Python int.
-    self.fixed = [int(c[0]) if (c == c[0]).all() else None for c in columns.T]
-    self.least = [int(c.min()) for c in columns.T]
+    self.fixed = common(run.scalars)
+    self.least = [int(c.min()) for c in run.scalars.T]
     self.alu = IntAlu()
 
   def scalar(self, i: int):

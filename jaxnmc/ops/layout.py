@@ -16,11 +16,58 @@ from jaxnmc.ops.graph import Graph, Node
 # An operand: ("local", i), ("external", i), ("const", i) or ("scalar", i).
 Operand = tuple[str, int]
 
-# Static operands that shape the program.
-_SHAPING = {
-  *(("low_bits", "bits"), ("sigmoid", "table"), ("mul_shr", "form")),
-  *(("dense", "bound"), ("broadcast", "width")),
-}
+# Numbers that shape the program; all others may differ between layers.
+_SHAPING = {("low_bits", "bits"), ("dense", "bound"), ("broadcast", "width")}
+
+
+class Pool:
+  """Numbers pulled out of a program, so that layers can share it.
+
+  Attributes:
+    consts: int32[width] each.
+    scalars: integers.
+  """
+
+  def __init__(self) -> None:
+    self.consts: list[np.ndarray] = []
+    self.scalars: list[int] = []
+
+  def _scalar(self, value) -> int:
+    self.scalars.append(int(value))
+    return len(self.scalars) - 1
+
+  def const(self, node: Node) -> Operand:
+    """The operand that a `const` node becomes: a scalar if it is one number."""
+    assert node.data is not None
+    if node.width == 1:
+      return ("scalar", self._scalar(node.data.reshape(-1)[0]))
+    self.consts.append(node.data)
+    return ("const", len(self.consts) - 1)
+
+  def split(
+    self, node: Node
+  ) -> tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, int], ...]]:
+    """Static operands: those that shape the program, those that are data.
+
+    Args:
+      node: an instruction.
+
+    Returns:
+      (name, value) of the former, (name, index of the scalar) of the latter.
+    """
+    static, varying = [], []
+    for name, value in sorted(node.static.items()):
+      number = isinstance(value, int | np.integer)
+      if number and (node.op, name) not in _SHAPING:
+        varying.append((name, self._scalar(value)))
+      else:
+        static.append((name, value))
+    return tuple(static), tuple(varying)
+
+
+def common(rows: np.ndarray) -> tuple[int | None, ...]:
+  """What all rows of int[layers, S] have in common; None where they differ."""
+  return tuple(int(c[0]) if (c == c[0]).all() else None for c in rows.T)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +127,6 @@ class Layer:
   matrices: tuple[np.ndarray, ...]
 
 
-def _number(value) -> bool:
-  return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
 def describe(graph: Graph, members: list[Node], outside: set[int]) -> Layer:
   """Writes a set of nodes as a layer.
 
@@ -97,23 +140,13 @@ def describe(graph: Graph, members: list[Node], outside: set[int]) -> Layer:
   """
   local = {n.id: i for i, n in enumerate(members)}
   externals: dict[int, int] = {}
-  consts: list[np.ndarray] = []
-  scalars: list[int] = []
   matrices: list[np.ndarray] = []
-
-  def scalar(value) -> int:
-    scalars.append(int(value))
-    return len(scalars) - 1
+  pool = Pool()
 
   def operand(arg: int) -> Operand:
     node = graph.nodes[arg]
     if node.op == "const":
-      data = node.data
-      assert data is not None
-      if node.width == 1:
-        return ("scalar", scalar(data.reshape(-1)[0]))
-      consts.append(data)
-      return ("const", len(consts) - 1)
+      return pool.const(node)
     if arg in local:
       return ("local", local[arg])
     return ("external", externals.setdefault(arg, len(externals)))
@@ -121,20 +154,13 @@ def describe(graph: Graph, members: list[Node], outside: set[int]) -> Layer:
   ops = []
   for node in members:
     operands = tuple(operand(arg) for arg in node.args)
-    static, varying = [], []
-    for name, value in sorted(node.static.items()):
-      if (node.op, name) in _SHAPING or not _number(value):
-        static.append((name, value))
-      else:
-        varying.append((name, scalar(value)))
+    static, varying = pool.split(node)
     matrix = None
     if node.op == "dense":
       assert node.data is not None
       matrix = len(matrices)
       matrices.append(node.data)
-    ops.append(
-      Op(node.op, operands, tuple(static), tuple(varying), matrix, node.width)
-    )
+    ops.append(Op(node.op, operands, static, varying, matrix, node.width))
   states = tuple(
     (local[old], local[new])
     for old, new in sorted(graph.bind.items())
@@ -145,8 +171,8 @@ def describe(graph: Graph, members: list[Node], outside: set[int]) -> Layer:
     Layout(tuple(ops), states, exports),
     tuple(n.id for n in members),
     tuple(externals),
-    tuple(consts),
-    tuple(scalars),
+    tuple(pool.consts),
+    tuple(pool.scalars),
     tuple(matrices),
   )
 
@@ -192,6 +218,12 @@ class Run:
 
   layers: tuple[Layer, ...]
   chained: tuple[int | None, ...]
+
+  @property
+  def scalars(self) -> np.ndarray:
+    """Scalars of all layers, int64[layers, S]."""
+    rows = np.array([layer.scalars for layer in self.layers], np.int64)
+    return rows.reshape(len(self.layers), -1)
 
 
 def _links(before: Layer, after: Layer) -> tuple[int | None, ...] | None:
