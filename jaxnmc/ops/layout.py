@@ -3,7 +3,7 @@
 Each layer scope is written as a `Layout`: its instructions with local operand
 names, everything that may differ between layers pulled out as data.  A run is a
 stretch of layers with equal layouts; it can be evaluated by one scan, so a
-compiled program does not grow with the length of the run.
+compiled program hardly grows with the length of the run.
 """
 
 import dataclasses
