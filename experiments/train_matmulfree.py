@@ -7,15 +7,14 @@ at any moment ends with the same parameters as one that was not.
   python experiments/train_matmulfree.py --smoke --workdir /tmp/run
   python experiments/train_matmulfree.py --train train.txt --valid valid.txt \
     --tokenizer bpe --vocab 4096 --hidden 192 --layers 6 --intermediate 512 \
-    --steps 5700 --workdir runs/stories
+    --steps 4000 --workdir runs/stories
 
-Comes out (in --workdir): best.npz, final.npz, tokenizer.npz, log.jsonl,
-result.json. The same command continues a run that was stopped.
+Comes out (in --workdir): checkpoints/, best.npz, final.npz, tokenizer.npz,
+log.jsonl, result.json. The same command continues a run that was stopped.
 """
 
 import dataclasses
 import json
-import os
 import pathlib
 import sys
 
@@ -26,6 +25,7 @@ from absl import app, flags
 from jaxnmc.errors import ConfigError, UserError
 from jaxnmc.io import tokenizer as tokenizers
 from jaxnmc.models import matmulfree
+from jaxnmc.report import files
 from jaxnmc.train import data, evalrange, export, loop
 
 _TRAIN = flags.DEFINE_list("train", [], "Training text files (.gz allowed).")
@@ -104,12 +104,6 @@ def _smoke_documents() -> list[str]:
     for what in ("run", "sing", "play", "dig")
     for whom in ("bear", "tree", "frog")
   ]
-
-
-def _write_json(path: str | os.PathLike, value: object) -> None:
-  temporary = pathlib.Path(f"{path}.tmp")
-  temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-  os.replace(temporary, path)
 
 
 def _tokenizer(documents: list[str], work: pathlib.Path):
@@ -232,9 +226,8 @@ def _run() -> dict:
   result["params"] = config.num_params
   if _VALID.value:
     result["valid"] = _score(work, fn, tokenizer)
-  _write_json(work / "result.json", result)
-  if _JSON.value:
-    _write_json(_JSON.value, result)
+  files.write_json(str(work / "result.json"), result)
+  files.write_json(_JSON.value, result)
   return result
 
 

@@ -134,7 +134,7 @@ LOIHI2_FACTS: Mapping[str, Fact] = types.MappingProxyType(
       None,
       "axons",
       "whether a message to many cores takes one entry or one per core is not"
-      " public; counted, not checked",
+      " public; not checked",
       "unknown",
       (16000, f"{_LOGS}: AxonMap"),
     ),

@@ -19,7 +19,7 @@ from jax import numpy as jnp
 
 from jaxnmc.errors import TokenError
 from jaxnmc.numerics.formats import mantissa
-from jaxnmc.numerics.fx import Fx
+from jaxnmc.numerics.fx import Fx, codes
 from jaxnmc.numerics.wide import MAX_SHIFT, mul_shr, mul_wide
 
 # Weights are powers of two in steps of 1 / 64 octave.
@@ -28,11 +28,6 @@ _MAX_OCTAVES = 31
 # Sums of weights stay below 2^30.
 _SUM_BITS = 30
 _MAX_WEIGHT_BITS = 24
-
-
-def _codes(logits) -> jax.Array:
-  """What to compare: integer codes where there are some, else the floats."""
-  return logits.q if isinstance(logits, Fx) else logits
 
 
 def random_word(seed: int, row, step) -> jax.Array:
@@ -59,12 +54,12 @@ def random_word(seed: int, row, step) -> jax.Array:
 class Greedy:
   """The largest logit; of equal ones the smallest id.  Exact on integers."""
 
-  label = "greedy: the largest logit code (exact)"
+  label = "greedy: the largest logit"
 
   def __call__(self, logits, step) -> jax.Array:
     """Tokens int32[B] for logits [B, V]."""
     del step
-    return jnp.argmax(_codes(logits), axis=-1).astype(jnp.int32)
+    return jnp.argmax(codes(logits), axis=-1).astype(jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +103,7 @@ class _Sampled(abc.ABC):
 
   def __call__(self, logits, step) -> jax.Array:
     """Tokens int32[B] for logits [B, V] at generation step int32[]."""
-    rows = jnp.arange(_codes(logits).shape[0], dtype=jnp.int32)
+    rows = jnp.arange(codes(logits).shape[0], dtype=jnp.int32)
     draw = lambda row: random_word(self.seed, row, step)
     return jax.vmap(self._pick)(logits, jax.vmap(draw)(rows))
 

@@ -138,6 +138,8 @@ def train(
     "recipe": dataclasses.asdict(recipe),
     "stream": stream.fingerprint(),
   }
+  if teacher is not None:
+    fingerprint["teacher"] = checkpoints.digest(teacher[1])
   store = checkpoints.Checkpoints(work, fingerprint)
   export.remove_unfinished(work)
   # Placed once: a state placed otherwise would compile the step again.

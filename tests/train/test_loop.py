@@ -129,6 +129,9 @@ def test_with_teacher(tmp_path):
   )
   record = _records(tmp_path)[0]
   assert record["loss"] < record["nats"]
+  other = matmulfree.init_params(CONFIG, jax.random.key(6))
+  with pytest.raises(CheckpointError, match="teacher"):
+    _train(tmp_path, steps=2, teacher=(matmulfree.make(CONFIG), other))
 
 
 def test_divergence_stops(tmp_path):
