@@ -12,8 +12,8 @@ ZOO_MODEL = "stories-mmf"
 DEMO_PROMPT = "Once upon a time, there was a little"
 
 _MODEL = (
-  f"a model of the zoo ({ZOO_MODEL}), a Hugging Face folder, a folder of the zoo's"
-  " form, or a folder or npz of a training run"
+  f"a model of the zoo ({ZOO_MODEL}) or a folder of its form, a Hugging Face"
+  " folder, or a folder or npz of a training run"
 )
 
 
@@ -118,9 +118,7 @@ def build() -> argparse.ArgumentParser:
 
   bench = add("bench", "speed against the memory limit of this machine")
   _number(bench, "repeats", 5, "measurements of each case, at least 5")
-  bench.add_argument(
-    "--quick", action="store_true", help="small cases only"
-  )
+  bench.add_argument("--quick", action="store_true", help="small cases only")
   return parser
 
 
