@@ -5,6 +5,7 @@ import numpy as np
 from jaxnmc.chip import traffic
 from jaxnmc.chip.folding import SynapseCount
 from jaxnmc.errors import PlanError
+from jaxnmc.ops.stores import check_qparams
 from jaxnmc.ops.transform import check_inputs
 
 
@@ -33,12 +34,7 @@ class Engine:
       PlanError: parameters of another plan, or other weights.
     """
     check_inputs(self.fn, inputs)
-    if not hasattr(qparams, "check"):
-      raise PlanError(
-        "expected the result of quantize_params, found"
-        f" {type(qparams).__name__}; integers come in as integers"
-      )
-    qparams.check(self.plan)
+    check_qparams(qparams, self.plan)
     if qparams.weights != self.graph.weights:
       raise PlanError(
         "the placement was made from other weights than these qparams; record"

@@ -92,24 +92,19 @@ class Functional(Engine):
   def _load(self):
     """Constants on the device, made at the first call."""
     if self._data is None:
-      table = jnp.asarray(self.graph.nodes[self._exe.input].data)
+      table = jnp.asarray(self.graph.input.data)
       self._data = (self._exe.load(), table, self._counting())
     return self._data
 
   def _counting(self):
-    """Per run the stacked counting matrices of its dense routes."""
+    """Per run the counting matrices of its dense routes, by layer."""
     extras = []
     for block in self._blocks:
       rows = []
       for column in range(len(block.sources)):
         indices = [layer[column] for layer in block.routes]
-        dense = [traffic.nonzero_per_tile(self.routes[i]) for i in indices]
-        kinds = {None if d is None else d.dtype for d in dense}
-        wide = np.int8 if kinds == {np.dtype(np.int8)} else np.int32
-        stacked = None
-        if dense[0] is not None:
-          stacked = jnp.asarray(np.stack([np.asarray(d, wide) for d in dense]))
-        rows.append(stacked)
+        dense = traffic.nonzero([self.routes[i] for i in indices])
+        rows.append(None if dense is None else jnp.asarray(dense))
       extras.append(tuple(rows))
     return tuple(extras)
 
@@ -148,9 +143,7 @@ class Functional(Engine):
         for i in self._outer
       ]
       outer.append(jnp.zeros((len(ids), 0), jnp.int32))
-      leaves, shape = jax.tree.flatten(self.graph.outputs)
-      out = [states.value(leaf, values[leaf.node]) for leaf in leaves]
-      out = jax.tree.unflatten(shape, out)
+      out = states.outputs(self.graph, values)
       raw = (tuple(tapped), jnp.concatenate(outer, axis=-1))
       return out, states.leave(self.graph, after), raw
 

@@ -40,6 +40,6 @@ def evaluate(graph: Graph, nodes: list[int], known: dict[int, jax.Array]):
 
 def rows(graph: Graph, ids) -> jax.Array:
   """Embedding rows of a sequence of tokens, int32[T, width]."""
-  (node,) = [n for n in graph.nodes if n.op == "input"]
-  assert node.data is not None
-  return jnp.asarray(np.take(node.data, np.asarray(ids), axis=0), jnp.int32)
+  table = graph.input.data
+  assert table is not None
+  return jnp.asarray(np.take(table, np.asarray(ids), axis=0), jnp.int32)

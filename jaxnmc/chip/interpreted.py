@@ -10,7 +10,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.chip import traffic
-from jaxnmc.numerics.fx import Fx
+from jaxnmc.numerics.fx import codes
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.quantized import Quantized
 from jaxnmc.ops.stores import IntStore
@@ -40,7 +40,7 @@ class Interpreted:
       out, state = self.fn(ops, tree, inputs, state)
       values = ops.tape.values
       rows = [
-        traffic.count(route, _codes(values[route.synapse.path]), weights)
+        traffic.count(route, codes(values[route.synapse.path]), weights)
         for route, weights in zip(self.routes, dense, strict=True)
       ]
       clipped = {
@@ -60,7 +60,3 @@ class Interpreted:
     out, state, counts, clipped = self._jit(tree, self._dense, inputs, state)
     totals = {k: int(np.sum(v)) for k, v in jax.device_get(clipped).items()}
     return out, state, np.asarray(counts), totals
-
-
-def _codes(value) -> jax.Array:
-  return value.q if isinstance(value, Fx) else value

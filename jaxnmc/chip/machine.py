@@ -62,7 +62,8 @@ class Group:
     src: member of the source class, per pair.
     dst: member of the target class, per pair.
     weights: int8[P, K * n, src width] in the padded layout, or None.
-    nonzero: [P, src width, K] non-zero weights per tile, or None.
+    nonzero: int8 or int32[P, src width, K], non-zero weights per tile, or
+      None.
   """
 
   routes: tuple[int, ...]
@@ -93,7 +94,6 @@ class Machine:
   """A placed network, ready to be stepped.
 
   Attributes:
-    network: what was placed.
     routes: the counted synapses.
     classes: all classes.
     groups: all groups.
@@ -103,7 +103,6 @@ class Machine:
     last: largest depth on the chips.
   """
 
-  network: Network
   routes: tuple[traffic.Route, ...]
   classes: tuple[Class, ...]
   groups: tuple[Group, ...]
@@ -162,10 +161,7 @@ def _group(key, pairs, net, routes, classes, where) -> Group:
     weights = np.zeros((len(pairs), cls.tiles * cls.size, src_width), np.int8)
     for p, synapse in enumerate(synapses):
       weights[p, cls.place] = synapse.weights
-    per_tile = [traffic.nonzero_per_tile(routes[index[s]]) for s in pairs]
-    nonzero = np.stack([np.asarray(p, np.int32) for p in per_tile])
-    if nonzero.max(initial=0) <= 127:
-      nonzero = nonzero.astype(np.int8)
+    nonzero = traffic.nonzero([routes[index[s]] for s in pairs])
   member = lambda i: where[i][1] if i in where else 0
   return Group(
     tuple(index[s] for s in pairs),
@@ -236,7 +232,7 @@ def build(placement) -> Machine:
   )
   last = max(net.depth[n] for i in where for n in net.populations[i].nodes)
   return Machine(
-    net, routes, classes, groups, tuple(taps.values()), where, local, last
+    routes, classes, groups, tuple(taps.values()), where, local, last
   )
 
 

@@ -1,14 +1,10 @@
-"""Recurrent state of a placed model: `Fx` pytrees outside, arrays inside."""
+"""Outputs and state of a placed model: `Fx` pytrees outside, codes inside."""
 
 import jax
 
 from jaxnmc.errors import PlanError
-from jaxnmc.numerics.fx import Fx
+from jaxnmc.numerics.fx import Fx, is_fx
 from jaxnmc.ops.graph import Graph, Output
-
-
-def _is_fx(value) -> bool:
-  return isinstance(value, Fx)
 
 
 def slots(graph: Graph) -> list[tuple[Output, int]]:
@@ -23,7 +19,7 @@ def enter(graph: Graph, state) -> dict[int, jax.Array]:
   Raises:
     PlanError: the state is of another plan or model.
   """
-  leaves = jax.tree.leaves(state, is_leaf=_is_fx)
+  leaves = jax.tree.leaves(state, is_leaf=is_fx)
   found = {}
   places = slots(graph)
   if len(leaves) != len(places):
@@ -32,7 +28,7 @@ def enter(graph: Graph, state) -> dict[int, jax.Array]:
       " come from fixed or loihi on this model"
     )
   for value, (leaf, prev) in zip(leaves, places, strict=True):
-    if not _is_fx(value) or value.frac != leaf.frac:
+    if not is_fx(value) or value.frac != leaf.frac:
       raise PlanError(
         f"{leaf.site}: the state handed in is not of this plan; it must come"
         " from fixed or loihi under the same plan"
@@ -49,10 +45,17 @@ def enter(graph: Graph, state) -> dict[int, jax.Array]:
 
 def leave(graph: Graph, codes: dict[int, jax.Array]):
   """The state pytree from codes by `prev` node."""
-  leaves = [value(leaf, codes[prev]) for leaf, prev in slots(graph)]
+  leaves = [_value(leaf, codes[prev]) for leaf, prev in slots(graph)]
   return jax.tree.unflatten(jax.tree.structure(graph.state), leaves)
 
 
-def value(leaf: Output, q) -> Fx:
+def outputs(graph: Graph, codes: dict[int, jax.Array]):
+  """The pytree of the model's outputs from codes by node."""
+  return jax.tree.map(
+    lambda leaf: _value(leaf, codes[leaf.node]), graph.outputs
+  )
+
+
+def _value(leaf: Output, q) -> Fx:
   """A fixed-point value in the format of an output."""
   return Fx(q, frac=leaf.frac, low=leaf.low, high=leaf.high, site=leaf.site)

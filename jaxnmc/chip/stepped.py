@@ -79,9 +79,7 @@ class Stepped(Engine):
       for i, tap in enumerate(self.machine.taps)
     }
     values = host.evaluate(self.graph, self._host_nodes, values)
-    leaves, shape = jax.tree.flatten(self.graph.outputs)
-    out = [states.value(leaf, values[leaf.node]) for leaf in leaves]
-    out = jax.tree.unflatten(shape, out)
+    out = states.outputs(self.graph, values)
     counters = self._counters(inject, counts)
     return out, self._leave(cores), counters
 

@@ -12,13 +12,14 @@ step; so equal messages are counted alike, whenever they are sent.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from jaxnmc.chip.network import Network, Synapse
+from jaxnmc.chip.network import Synapse
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,14 +27,12 @@ class Tiling:
   """How one population is cut.
 
   Attributes:
-    starts: first neuron of each tile.
-    sizes: neurons of each tile.
-    tiles: index of each tile in `placement.tiles`.
+    starts: first neuron of each tile, int64[tiles].
+    sizes: neurons of each tile, int64[tiles].
   """
 
   starts: np.ndarray
   sizes: np.ndarray
-  tiles: np.ndarray
 
   @property
   def count(self) -> int:
@@ -48,17 +47,12 @@ class Tiling:
 
 def tilings(placement) -> tuple[Tiling, ...]:
   """The cut of every population of `placement.network`, in order."""
-  network: Network = placement.network
-  by_name: dict[str, list[tuple[int, int, int]]] = {}
-  for i, tile in enumerate(placement.tiles):
-    by_name.setdefault(tile.population, []).append((tile.start, tile.stop, i))
   result = []
-  for population in network.populations:
-    parts = sorted(by_name.get(population.name, []))
-    starts = np.array([p[0] for p in parts], np.int64)
-    stops = np.array([p[1] for p in parts], np.int64)
-    index = np.array([p[2] for p in parts], np.int64)
-    result.append(Tiling(starts, stops - starts, index))
+  for mine in placement.tiles_of:
+    tiles = placement.tiles[mine.start : mine.stop]
+    starts = np.array([t.start for t in tiles], np.int64)
+    sizes = np.array([t.width for t in tiles], np.int64)
+    result.append(Tiling(starts, sizes))
   return tuple(result)
 
 
@@ -111,6 +105,16 @@ def nonzero_per_tile(route: Route) -> np.ndarray | None:
   if counts.max(initial=0) <= 127:
     return np.ascontiguousarray(counts, np.int8)
   return np.ascontiguousarray(counts, np.int32)
+
+
+def nonzero(routes: Sequence[Route]) -> np.ndarray | None:
+  """`nonzero_per_tile` of routes that run as one: [routes, src, tiles].
+
+  int8 where all of them are, else int32; None for other than dense ones.
+  """
+  each = [nonzero_per_tile(route) for route in routes]
+  found = [counts for counts in each if counts is not None]
+  return np.stack(found) if found else None
 
 
 def _per_tile(nz: jax.Array, cut: Tiling) -> jax.Array:

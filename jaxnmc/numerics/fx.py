@@ -57,3 +57,13 @@ class Fx:
     """The real values; the only way out of the integers."""
     value = jnp.asarray(self.q).astype(dtype) * 2.0 ** -(self.frac + self.exp)
     return value if self.mult is None else value * self.mult.astype(dtype)
+
+
+def is_fx(value) -> bool:
+  """Whether a value is an `Fx`; for `is_leaf` of tree functions."""
+  return isinstance(value, Fx)
+
+
+def codes(value):
+  """The codes of an `Fx`; any other value as it is."""
+  return value.q if isinstance(value, Fx) else value

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from jaxnmc.errors import FormatError, PlanError
-from jaxnmc.numerics.fx import Fx
+from jaxnmc.numerics.fx import Fx, is_fx
 
 
 def carry_formats(path: str, once: Callable, init, first):
@@ -37,10 +37,10 @@ def carry_formats(path: str, once: Callable, init, first):
     lambda value, like: _as_carry(path, value, like),
     init,
     formats,
-    is_leaf=_is_fx,
+    is_leaf=is_fx,
   )
   after = jax.eval_shape(once, init, first)
-  jax.tree.map(lambda a, b: _same(path, a, b), formats, after, is_leaf=_is_fx)
+  jax.tree.map(lambda a, b: _same(path, a, b), formats, after, is_leaf=is_fx)
   return init
 
 
@@ -48,24 +48,20 @@ def _step(path: str, once: Callable, init, first):
   try:
     return jax.eval_shape(once, init, first)
   except TypeError as error:
-    shapes = [list(x.shape) for x in jax.tree.leaves(init, is_leaf=_is_fx)]
+    shapes = [list(x.shape) for x in jax.tree.leaves(init, is_leaf=is_fx)]
     raise PlanError(
       f"{path}: a state of shape {', '.join(map(str, shapes))} does not fit the"
       f" body ({error}); it belongs to another model or batch"
     ) from error
 
 
-def _is_fx(x) -> bool:
-  return isinstance(x, Fx)
-
-
 def _structure(tree):
-  return jax.tree.structure(jax.tree.map(lambda x: 0, tree, is_leaf=_is_fx))
+  return jax.tree.structure(jax.tree.map(lambda x: 0, tree, is_leaf=is_fx))
 
 
 def _only_fixed_point(path: str, init) -> None:
-  for value in jax.tree.leaves(init, is_leaf=_is_fx):
-    if not _is_fx(value):
+  for value in jax.tree.leaves(init, is_leaf=is_fx):
+    if not is_fx(value):
       raise PlanError(
         f"{path}: expected a fixed-point state, found"
         f" {type(value).__name__}; start from None (zeros) or from the state"

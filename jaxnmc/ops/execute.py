@@ -41,12 +41,10 @@ class Executable:
   Attributes:
     graph: what was recorded.
     runs: its layers.
-    input: id of the node that the host injects.
   """
 
   graph: Graph
   runs: tuple[Run, ...]
-  input: int
 
   def load(self) -> tuple[Numbers, ...]:
     """Puts the numbers of all runs on the device."""
@@ -55,8 +53,7 @@ class Executable:
 
 def executable(graph: Graph) -> Executable:
   """Prepares a graph."""
-  (source,) = [n.id for n in graph.nodes if n.op == "input"]
-  return Executable(graph, tuple(runs(graph)), source)
+  return Executable(graph, tuple(runs(graph)))
 
 
 def _numbers(run: Run) -> Numbers:
@@ -199,7 +196,7 @@ def execute(exe: Executable, numbers, rows, states, taps, extras):
     (values, states, tapped): exported and output values by node id,
     int32[T, width]; new states by `prev` node id; the taps of each run.
   """
-  values = {exe.input: rows}
+  values = {exe.graph.input.id: rows}
   fresh: dict[int, jax.Array] = {}
   tapped = []
   leaves = {leaf.node for leaf in jax.tree.leaves(exe.graph.outputs)}

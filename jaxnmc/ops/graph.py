@@ -19,7 +19,6 @@ ELEMENTWISE = (
   *("sigmoid", "mean_square", "inv_sqrt"),
 )
 SYNAPSES = ("dense", "sum", "broadcast")
-SOURCES = ("input", "const", "prev")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,17 +88,8 @@ class Graph:
   plan: str
   weights: str
 
-  def users(self) -> list[list[int]]:
-    """For every node the ids of the nodes that read it."""
-    users: list[list[int]] = [[] for _ in self.nodes]
-    for node in self.nodes:
-      for arg in node.args:
-        users[arg].append(node.id)
-    return users
-
-  def summary(self) -> dict[str, int]:
-    """Number of nodes by instruction."""
-    counts: dict[str, int] = {}
-    for node in self.nodes:
-      counts[node.op] = counts.get(node.op, 0) + 1
-    return dict(sorted(counts.items()))
+  @property
+  def input(self) -> Node:
+    """The node that the host injects: rows of the embedding table."""
+    (node,) = [n for n in self.nodes if n.op == "input"]
+    return node

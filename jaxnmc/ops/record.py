@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from jaxnmc.errors import PlanError
-from jaxnmc.numerics.fx import Fx
+from jaxnmc.numerics.fx import Fx, is_fx
 from jaxnmc.ops.alu import IntAlu, Value
 from jaxnmc.ops.graph import ELEMENTWISE, Graph, Node, Output
 from jaxnmc.ops.quantized import Quantized
-from jaxnmc.ops.stores import IntStore
+from jaxnmc.ops.stores import IntStore, check_qparams
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -168,7 +168,6 @@ class Record(Quantized):
 
   def scan(self, name, body, init, xs):
     """One step of the loop; what it carries becomes state of the neurons."""
-    is_fx = lambda v: isinstance(v, Fx)
     nodes: list[Node] = self.alu.nodes
     mark = len(nodes)
     with self.at(name):
@@ -204,9 +203,10 @@ def record(fn, plan, qparams) -> Graph:
     The graph.
 
   Raises:
-    PlanError: qparams of another plan, or an op that cannot be on cores.
+    PlanError: float params, qparams of another plan, or an op that cannot be
+      on cores.
   """
-  qparams.check(plan)
+  check_qparams(qparams, plan)
   ops = Record(plan)
   ids = np.zeros((1,), np.int32)
   out, state = fn(ops, qparams.tree, {"ids": ids}, None)
@@ -214,7 +214,6 @@ def record(fn, plan, qparams) -> Graph:
   def output(x: Fx) -> Output:
     return Output(x.q.id, x.frac, x.low, x.high, x.site)
 
-  is_fx = lambda v: isinstance(v, Fx)
   out, state = jax.tree.map(output, (out, state), is_leaf=is_fx)
   nodes = tuple(ops.alu.nodes)
   return Graph(nodes, ops.bind, out, state, qparams.plan, qparams.weights)

@@ -15,6 +15,20 @@ from jaxnmc.numerics.weights import QMatrix, QVector
 from jaxnmc.ops.constants import constant
 
 
+def check_qparams(qparams, plan) -> None:
+  """Refuses what is not the result of `quantize_params` under this plan.
+
+  Raises:
+    PlanError: float params, or qparams of another plan.
+  """
+  if not hasattr(qparams, "check"):
+    raise PlanError(
+      "expected the result of quantize_params, found"
+      f" {type(qparams).__name__}; integers come in as integers"
+    )
+  qparams.check(plan)
+
+
 class IntStore:
   """Parameters as `quantize_params` left them."""
 

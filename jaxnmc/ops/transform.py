@@ -15,7 +15,7 @@ from jaxnmc.ops.alu_float import FloatAlu
 from jaxnmc.ops.observe import Notes, Observe, label_leaves
 from jaxnmc.ops.quantized import Quantized
 from jaxnmc.ops.reference import Reference
-from jaxnmc.ops.stores import FloatStore, IntStore
+from jaxnmc.ops.stores import FloatStore, IntStore, check_qparams
 
 
 def over_batch(run, inputs, state):
@@ -168,12 +168,7 @@ def checked_tree(qparams, plan):
   Raises:
     PlanError: float params, or qparams of another plan.
   """
-  if not hasattr(qparams, "check"):
-    raise PlanError(
-      f"expected the result of quantize_params, found"
-      f" {type(qparams).__name__}; integers come in as integers"
-    )
-  qparams.check(plan)
+  check_qparams(qparams, plan)
   return jax.tree.map(
     lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, qparams.tree
   )
