@@ -148,7 +148,7 @@ def read_json(path: Any, what: str) -> dict[str, Any]:
     data = json.loads(source.read_text(encoding="utf-8"))
   except FileNotFoundError as error:
     raise CheckpointError(f"{path}: no such file; allowed is {what}") from error
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise CheckpointError(
       f"{path}: not readable as JSON ({error}); allowed is {what}; the file may"
       " be cut off: copy it again"

@@ -5,6 +5,9 @@ import dataclasses
 from jaxnmc.errors import ConfigError
 
 _MLP_MULTIPLE = 256
+# Far beyond any model; a size above it is a damaged or invented config.
+_MAX_SIZE = 1 << 30
+_MAX_LAYERS = 1 << 14
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,18 @@ class Config:
       if not isinstance(value, int) or value < 1:
         raise ConfigError(
           f"config field {field!r} must be a positive integer; found {value!r}"
+        )
+      top = _MAX_LAYERS if field == "num_layers" else _MAX_SIZE
+      if value > top:
+        raise ConfigError(
+          f"config field {field!r} must be at most {top}; found {value}"
+        )
+    for field in ("expand_ratio", "hidden_ratio"):
+      value = getattr(self, field)
+      if not 0 < value <= _MAX_SIZE:  # also refuses NaN
+        raise ConfigError(
+          f"config field {field!r} must be positive and at most {_MAX_SIZE};"
+          f" found {value!r}"
         )
     if self.norm not in ("double", "fused"):
       raise ConfigError(

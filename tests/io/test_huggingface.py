@@ -238,6 +238,8 @@ def test_metadata_is_listed_once_and_unused_tensors_too(make):
     ({"hidden_size": True}, ["hidden_size", "True"]),
     ({"hidden_size": 0}, ["hidden_size", "0"]),
     ({"num_heads": 3}, ["num_heads", "3"]),
+    ({"num_hidden_layers": 10**6}, ["num_layers", "1000000"]),
+    ({"hidden_ratio": 1e308}, ["hidden_ratio", "1e+308"]),
     ({"rms_norm_eps": -1}, ["rms_norm_eps", "-1"]),
     ({"rms_norm_eps": float("nan")}, ["rms_norm_eps", "nan"]),
     ({"intermediate_size": 1.5}, ["intermediate_size", "1.5", "null"]),
@@ -262,7 +264,7 @@ def test_absent_fields_take_the_reference_defaults():
   assert parsed.config.hidden_ratio == 4
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "\udcff"])
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\udcff", "[" * 10**5])
 def test_config_that_is_no_json(make, text):
   folder = make()
   data = text.encode("utf-8", "surrogateescape")

@@ -125,6 +125,12 @@ def test_init_state_is_zero():
     ),
     ({"rms_norm_eps": 0}, "'rms_norm_eps' must lie between 0 and 1"),
     ({"bitlinear_eps": -1e-6}, "'bitlinear_eps'"),
+    ({"num_layers": 10**6}, "'num_layers' must be at most 16384; found 10"),
+    ({"hidden_size": 10**15}, "'hidden_size' must be at most"),
+    ({"hidden_ratio": 1e308}, r"'hidden_ratio' must be .*1e\+308"),
+    ({"hidden_ratio": float("nan")}, "'hidden_ratio' must be .*nan"),
+    ({"expand_ratio": float("inf")}, "'expand_ratio' must be .*inf"),
+    ({"expand_ratio": -1}, "'expand_ratio' must be .*-1"),
   ],
 )
 def test_impossible_fields(changes, message):
