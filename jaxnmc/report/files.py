@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import pathlib
 import sys
+import tempfile
 from typing import Any
 
 from jaxnmc.errors import UserError
@@ -21,17 +23,35 @@ def check_writable(path: str | None) -> None:
     path: a file name, "-" for standard output, or None for no output.
 
   Raises:
-    OutputError: its folder does not exist, or it is a folder itself.
+    OutputError: its folder does not exist or takes no file, or it is a folder
+      itself.
   """
-  if path is None or path == "-":
+  if path is None or path == "-" or _is_device(path):
     return
   target = pathlib.Path(path)
-  if target.is_dir():
+  if os.path.isdir(path):
     raise OutputError(f"{path}: is a folder; name a file in it")
-  if not target.parent.is_dir():
+  if not os.path.isdir(target.parent):
     raise OutputError(
       f"{path}: the folder {target.parent} does not exist; make it first"
     )
+  try:
+    # The same name and place as the temporary file of the result.
+    with tempfile.NamedTemporaryFile(
+      dir=target.parent, prefix=f".{target.name}{files.PARTIAL}"
+    ):
+      pass
+  except (OSError, ValueError) as error:
+    raise OutputError(
+      f"{path}: cannot be written ({error}); name another file"
+    ) from error
+
+
+def _is_device(path: str) -> bool:
+  """A pipe or device (/dev/null): written to, never replaced by a file."""
+  return os.path.exists(path) and not (
+    os.path.isfile(path) or os.path.isdir(path)
+  )
 
 
 def write_text(path: str, text: str) -> None:
@@ -41,7 +61,11 @@ def write_text(path: str, text: str) -> None:
     OutputError: the system refuses.
   """
   try:
-    files.write_bytes(path, text.encode("utf-8"))
+    if _is_device(path):
+      pathlib.Path(path).write_text(text, encoding="utf-8")
+    else:
+      # A link stays one: what it points to is replaced.
+      files.write_bytes(os.path.realpath(path), text.encode("utf-8"))
   except OSError as error:
     raise OutputError(
       f"{path}: cannot be written ({error.strerror}); name another file"

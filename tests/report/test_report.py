@@ -1,7 +1,9 @@
 """Tables, pages and files of results, without running a model."""
 
 import json
+import os
 import re
+import threading
 from html.parser import HTMLParser
 
 import numpy as np
@@ -187,6 +189,41 @@ def test_unwritable_files_are_refused(tmp_path):
     files.check_writable(str(tmp_path / "no" / "file"))
   with pytest.raises(files.OutputError, match="cannot be written"):
     files.write_text(str(tmp_path / "no" / "file"), "x")
+  for name in ("x" * 300, "nul\0"):
+    with pytest.raises(files.OutputError, match="cannot be written"):
+      files.check_writable(str(tmp_path / name))
+  files.check_writable(str(tmp_path / "fine"))
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_or_read_only_folder_is_seen_before_the_work(
+  tmp_path, monkeypatch
+):
+  def refuse(**options):
+    raise PermissionError(13, "Permission denied", str(options["dir"]))
+
+  monkeypatch.setattr(files.tempfile, "NamedTemporaryFile", refuse)
+  with pytest.raises(files.OutputError, match="Permission denied"):
+    files.check_writable(str(tmp_path / "file"))
+
+
+def test_pipes_and_links_are_not_replaced(tmp_path):
+  pipe = tmp_path / "pipe"
+  os.mkfifo(pipe)
+  files.check_writable(str(pipe))
+  got = []
+  reader = threading.Thread(target=lambda: got.append(pipe.read_text()))
+  reader.start()
+  files.write_text(str(pipe), "through")
+  reader.join(timeout=30)
+  assert got == ["through"]
+  assert pipe.is_fifo()
+  link, target = tmp_path / "link", tmp_path / "target"
+  target.write_text("old")
+  link.symlink_to(target)
+  files.write_text(str(link), "new")
+  assert link.is_symlink()
+  assert target.read_text() == "new"
 
 
 def test_bench_interleaves_and_reports_medians():
