@@ -1,7 +1,6 @@
 """`jaxnmc.load`: a zoo name, a Hugging Face folder or our own checkpoint."""
 
 import functools
-import json
 import os
 import pathlib
 from typing import Any
@@ -9,17 +8,18 @@ from typing import Any
 from jax import numpy as jnp
 
 from jaxnmc.errors import CheckpointError, MissingExtra
-from jaxnmc.io import files, huggingface, name_map, safetensors_files, zoo
+from jaxnmc.io import (
+  files,
+  huggingface,
+  name_map,
+  safetensors_files,
+  trained,
+  zoo,
+)
 from jaxnmc.io import tokenizer as tokenizers
 from jaxnmc.models import matmulfree
 from jaxnmc.models.model import Model
 from jaxnmc.quantize.params import quantize_params
-
-# What a training run writes (`jaxnmc.train.export`): arrays `params/<path>`
-# and `meta`, JSON text with the config.
-TRAINED = "jaxnmc-float-1"
-_TRAINED_FILES = ("best.npz", "final.npz")
-_TOKENIZERS = ("tokenizer.npz", "tokenizer.json", "tokenizer.model")
 
 
 def load(name_or_path: str | os.PathLike) -> Model:
@@ -102,13 +102,13 @@ def _from_folder(path: pathlib.Path) -> Model:
       tokenizer=tokenizer,
       notes=(*found.notes, *notes),
     )
-  for name in _TRAINED_FILES:
+  for name in trained.FILES:
     if (path / name).is_file():
       return _trained(path / name, str(path))
   raise CheckpointError(
     f"{path}: no model in this folder; looked for {zoo.MANIFEST} (zoo),"
     f" {huggingface.CONFIG} with {' or '.join(weights)} (Hugging Face), and"
-    f" {' or '.join(_TRAINED_FILES)} (training run; written once a run has"
+    f" {' or '.join(trained.FILES)} (training run; written once a run has"
     f" been evaluated). Models of the zoo: {_zoo_names()}"
   )
 
@@ -128,28 +128,16 @@ def _from_file(path: pathlib.Path) -> Model:
 
 
 def _trained(path: pathlib.Path, name: str) -> Model:
-  arrays = files.read_npz(path, str(path), "parameters of a training run")
-  try:
-    meta = json.loads(str(arrays.pop("meta")))
-    kind = meta.get("format")
-  except (KeyError, ValueError, AttributeError) as error:
-    raise CheckpointError(
-      f"{path}: no array 'meta' with JSON; allowed are the best.npz and"
-      " final.npz of a training run"
-    ) from error
-  if kind != TRAINED:
-    raise CheckpointError(
-      f"{path}: found format {kind!r}, allowed is {TRAINED!r}"
-    )
+  arrays, meta = trained.read(path)
   config = zoo.config_from(meta.get("config"), str(path))
   leaves: dict[str, Any] = {}
   for key, value in arrays.items():
-    leaf = key.removeprefix("params/").replace("/", ".")
     if value.dtype.kind != "f":
       raise CheckpointError(
-        f"{path}: array {key}: found dtype {value.dtype}, allowed is float"
+        f"{path}: array params/{key}: found dtype {value.dtype}, allowed is"
+        " float"
       )
-    leaves[leaf] = jnp.asarray(value, jnp.float32)
+    leaves[key.replace("/", ".")] = jnp.asarray(value, jnp.float32)
   params = name_map.checked(leaves, config, str(path))
   tokenizer, notes = _tokenizer(path.parent, config)
   return _model(name, config, params, tokenizer=tokenizer, notes=notes)
@@ -159,7 +147,7 @@ def _tokenizer(
   folder: pathlib.Path, config: matmulfree.Config
 ) -> tuple[Any, tuple[str, ...]]:
   """The tokenizer in a folder, if there is one that this installation reads."""
-  if not any((folder / name).is_file() for name in _TOKENIZERS):
+  if not any((folder / name).is_file() for name in tokenizers.FILES):
     return None, ()
   try:
     tokenizer = tokenizers.load(folder)

@@ -102,11 +102,11 @@ def get(params: Any, path: str) -> Any:
   return node
 
 
-def build(leaves: dict[str, Any]) -> dict[str, Any]:
+def build(leaves: dict[str, Any], separator: str = ".") -> dict[str, Any]:
   """{"layers.0.norm": x, ...} -> nested dicts, lists where keys are numbers."""
   tree: dict[str, Any] = {}
   for path, leaf in leaves.items():
-    *parents, last = path.split(".")
+    *parents, last = path.split(separator)
     node = tree
     for parent in parents:
       node = node.setdefault(parent, {})
@@ -131,6 +131,9 @@ def checked(
     leaves: path -> array or `Ternary`.
     config: sizes and options.
     name: file name for messages.
+
+  Returns:
+    Nested dicts and lists of the leaves.
 
   Raises:
     CheckpointError: leaves are missing, left over, or of another shape.

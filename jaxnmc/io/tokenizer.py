@@ -12,7 +12,7 @@ import codecs
 import os
 import pathlib
 from collections.abc import Callable, Iterable
-from typing import Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from jaxnmc.io import bpe, files
 from jaxnmc.models.inputs import flat_ids
 
 BPE_FORMAT = "jaxnmc-bpe-1"
+# What a folder may hold, in the order tried.
+FILES = ("tokenizer.npz", "tokenizer.json", "tokenizer.model")
 
 
 @runtime_checkable
@@ -49,11 +51,19 @@ class Tokenizer(Protocol):
     ...
 
   def encode(self, text: str | bytes) -> np.ndarray:
-    """Returns int32[n], without BOS or EOS."""
+    """Returns int32[n], without BOS or EOS.
+
+    Raises:
+      TokenError: no text, or half of a surrogate pair.
+    """
     ...
 
   def decode(self, ids: Iterable[int]) -> str:
-    """Returns the text; special tokens are left out."""
+    """Returns the text; special tokens are left out.
+
+    Raises:
+      TokenError: ids out of range, not flat, or no integers.
+    """
     ...
 
 
@@ -77,6 +87,8 @@ def _utf8(text: str | bytes) -> bytes:
 
 class BPETokenizer:
   """Byte-level BPE over the plain array `merges` (see `jaxnmc.io.bpe`).
+
+  Methods without more words are those of `Tokenizer`.
 
   Attributes:
     merges: int32[n, 2], the merges in the order learned.
@@ -124,7 +136,12 @@ class BPETokenizer:
   def train(
     cls, texts: Iterable[str | bytes], vocab_size: int
   ) -> "BPETokenizer":
-    """Learns a vocabulary of at most `vocab_size` tokens from texts."""
+    """Learns a vocabulary of at most `vocab_size` tokens from texts.
+
+    Raises:
+      TokenError: vocab_size has no room for all bytes (259), or a text cannot
+        be encoded as UTF-8.
+    """
     if vocab_size < bpe.FIRST_MERGE:
       raise TokenError(
         f"vocab_size: found {vocab_size}, allowed is {bpe.FIRST_MERGE} (the "
@@ -135,6 +152,7 @@ class BPETokenizer:
 
   @property
   def vocab_size(self) -> int:
+    """Number of ids: special ones, bytes and merges."""
     return bpe.FIRST_MERGE + len(self.merges)
 
   def encode(self, text: str | bytes) -> np.ndarray:
@@ -151,7 +169,11 @@ class BPETokenizer:
     return np.array(out, np.int32)
 
   def decode_bytes(self, ids: Iterable[int]) -> bytes:
-    """Returns the exact bytes; special tokens have none."""
+    """Returns the exact bytes; special tokens have none.
+
+    Raises:
+      TokenError: as `decode`.
+    """
     checked = flat_ids(ids, self.vocab_size, "token ids", empty=True)
     return b"".join(self._bytes[i] for i in checked.tolist())
 
@@ -160,29 +182,45 @@ class BPETokenizer:
     return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """Returns everything needed to rebuild it, as arrays without objects."""
+    """Returns what rebuilds it: `format` (text) and `merges` int32[n, 2]."""
     return {"format": np.array(BPE_FORMAT), "merges": self.merges}
 
   def save(self, path: str | os.PathLike) -> None:
-    """Writes an npz; it appears whole or not at all."""
+    """Writes an npz; it appears whole or not at all.
+
+    Raises:
+      OSError: the system refuses.
+    """
     files.write_bytes(path, files.npz_bytes(self.arrays()))
 
   @classmethod
-  def load(cls, path: str | os.PathLike) -> "BPETokenizer":
-    """Reads what `save` wrote.
+  def load(
+    cls, source: str | os.PathLike | BinaryIO, name: str | None = None
+  ) -> "BPETokenizer":
+    """Reads what `save` wrote; without merges it is a `ByteTokenizer`.
+
+    Args:
+      source: path, or open binary file.
+      name: what to call it in messages; the path when not given.
+
+    Returns:
+      The tokenizer.
 
     Raises:
       CheckpointError: missing, truncated or another file.
+      TokenError: the merges are damaged.
     """
     what = "a tokenizer written by BPETokenizer.save"
-    arrays = files.read_npz(path, str(path), what)
+    path = name or str(source)
+    arrays = files.read_npz(source, path, what)
     found = str(arrays.get("format"))
     if found != BPE_FORMAT or "merges" not in arrays:
       raise CheckpointError(
         f"{path}: found arrays {sorted(arrays)} and format {found!r}, allowed "
         f"is format {BPE_FORMAT!r} with 'merges'; name the tokenizer's file"
       )
-    return cls(arrays["merges"])
+    merges = arrays["merges"]
+    return cls(merges) if len(merges) else ByteTokenizer()
 
 
 class ByteTokenizer(BPETokenizer):
@@ -194,6 +232,7 @@ class ByteTokenizer(BPETokenizer):
     super().__init__(np.zeros((0, 2), np.int32))
 
   def encode(self, text: str | bytes) -> np.ndarray:
+    """Returns int32[bytes]: each byte plus 3."""
     data = np.frombuffer(_utf8(text), np.uint8)
     return data.astype(np.int32) + bpe.FIRST_BYTE
 
@@ -207,7 +246,12 @@ class HFTokenizer:
   _PAD = ("<pad>", "[PAD]", "<unk>")
 
   def __init__(self, path: str | os.PathLike):
-    """Raises MissingExtra without `tokenizers`, CheckpointError if bad."""
+    """Opens the file.
+
+    Raises:
+      MissingExtra: without the package `tokenizers`.
+      CheckpointError: the file is missing or damaged.
+    """
     tokenizers = _extras.need("tokenizers", "hf")
     _need_file(path)
     try:
@@ -232,6 +276,7 @@ class HFTokenizer:
     return np.array(ids, np.int32)
 
   def decode(self, ids: Iterable[int]) -> str:
+    """Returns the text; special tokens are left out."""
     checked = flat_ids(ids, self.vocab_size, "token ids", empty=True)
     return self._inner.decode(checked.tolist(), skip_special_tokens=True)
 
@@ -242,7 +287,12 @@ class SentencePieceTokenizer:
   kind = "sentencepiece"
 
   def __init__(self, path: str | os.PathLike):
-    """Raises MissingExtra without `sentencepiece`, CheckpointError if bad."""
+    """Opens the file.
+
+    Raises:
+      MissingExtra: without the package `sentencepiece`.
+      CheckpointError: the file is missing or damaged.
+    """
     sentencepiece = _extras.need("sentencepiece", "hf")
     _need_file(path)
     self._inner = sentencepiece.SentencePieceProcessor()
@@ -264,6 +314,7 @@ class SentencePieceTokenizer:
     return np.array(self._inner.EncodeAsIds(plain), np.int32)
 
   def decode(self, ids: Iterable[int]) -> str:
+    """Returns the text; special tokens are left out."""
     checked = flat_ids(ids, self.vocab_size, "token ids", empty=True)
     return self._inner.DecodeIds(checked.tolist())
 
@@ -281,23 +332,25 @@ def load(path: str | os.PathLike) -> Tokenizer:
       (SentencePiece); or a folder that holds `tokenizer.npz`,
       `tokenizer.json` or `tokenizer.model`, tried in this order.
 
+  Returns:
+    The tokenizer.
+
   Raises:
     CheckpointError: nothing there, or nothing of these kinds.
+    MissingExtra: `*.json` or `*.model` without the extra `hf`.
   """
   if str(path) == "bytes":
     return ByteTokenizer()
   path = pathlib.Path(path)
-  names = ("tokenizer.npz", "tokenizer.json", "tokenizer.model")
   if path.is_dir():
-    found = next((path / n for n in names if (path / n).is_file()), None)
+    found = next((path / n for n in FILES if (path / n).is_file()), None)
     if found is None:
       raise CheckpointError(
-        f"{path}: no tokenizer in this folder; allowed are {', '.join(names)}"
+        f"{path}: no tokenizer in this folder; allowed are {', '.join(FILES)}"
       )
     path = found
   if path.suffix == ".npz":
-    tokenizer = BPETokenizer.load(path)
-    return tokenizer if len(tokenizer.merges) else ByteTokenizer()
+    return BPETokenizer.load(path)
   if path.suffix == ".json":
     return HFTokenizer(path)
   if path.suffix == ".model":

@@ -30,10 +30,10 @@ from jax import numpy as jnp
 
 from jaxnmc.errors import CheckpointError, ConfigError, PlanError, UserError
 from jaxnmc.io import files, name_map
-from jaxnmc.io.tokenizer import BPETokenizer, ByteTokenizer
+from jaxnmc.io.tokenizer import BPETokenizer
 from jaxnmc.models import matmulfree
-from jaxnmc.numerics.formats import frac_for, symmetric_limit
-from jaxnmc.numerics.ternary import MIN_SCALE, Ternary, pack2, unpack2
+from jaxnmc.numerics.formats import Format, frac_for, round_to
+from jaxnmc.numerics.ternary import Ternary, host_ternary, pack2, unpack2
 from jaxnmc.quantize.plan import Plan
 
 FORMAT = "jaxnmc-zoo-1"
@@ -87,6 +87,17 @@ def rounded(
   Matrices become `Ternary`; the embedding is rounded to the grid of
   `embed_bits` bits that holds its range; the rest is float32.  Doing it twice
   changes nothing.  Calibrate on these before shipping a plan.
+
+  Args:
+    config: sizes and options.
+    params: latents float[out, in] or `Ternary`.
+    embed_bits: 8 or 16.
+
+  Returns:
+    The tree of `params`, JAX arrays.
+
+  Raises:
+    CheckpointError: parameters do not fit the config, or other embed_bits.
   """
   arrays = _pack(config, params, embed_bits)
   return _unpack(arrays, config, "parameters")
@@ -118,8 +129,8 @@ def write(
     The folder.
 
   Raises:
-    CheckpointError: parameters do not fit the config, another kind of
-      tokenizer, or a taken name.
+    CheckpointError: parameters do not fit the config, other embed_bits, a
+      tokenizer of another kind or model, or a taken name.
   """
   if not isinstance(tokenizer, BPETokenizer):
     raise CheckpointError(
@@ -155,16 +166,6 @@ def write(
   return pathlib.Path(folder)
 
 
-def _ternary(leaf: Any) -> tuple[np.ndarray, np.float32]:
-  if isinstance(leaf, Ternary):
-    return np.asarray(leaf.codes, np.int8), np.float32(leaf.scale)
-  weight = np.asarray(leaf, np.float32)
-  # As `quantize_params` does it: one scale for float and integer use.
-  scale = max(float(np.mean(np.abs(weight), dtype=np.float64)), MIN_SCALE)
-  codes = np.clip(np.round(weight / scale), -1, 1).astype(np.int8)
-  return codes, np.float32(scale)
-
-
 def _pack(config, params, embed_bits) -> dict[str, np.ndarray]:
   if embed_bits not in (8, 16):
     raise CheckpointError(f"embed_bits: found {embed_bits}, allowed 8 and 16")
@@ -177,17 +178,15 @@ def _pack(config, params, embed_bits) -> dict[str, np.ndarray]:
         f" {list(entry.shape)}; the parameters do not belong to this config"
       )
     if entry.kind == "matrix":
-      codes, scale = _ternary(leaf)
+      codes, scale = host_ternary(leaf)
       out[entry.path + ":codes"] = pack2(codes)
-      out[entry.path + ":scale"] = np.asarray(scale)
+      out[entry.path + ":scale"] = np.asarray(scale, np.float32)
     elif entry.kind == "table":
-      value = np.asarray(leaf, np.float64)
-      limit = symmetric_limit(embed_bits)
-      frac = frac_for(float(np.abs(value).max()), embed_bits)
-      code = np.clip(np.floor(value * 2.0**frac + 0.5), -limit, limit)
+      value = np.asarray(leaf)
+      fmt = Format(embed_bits, frac_for(float(np.abs(value).max()), embed_bits))
       kind = np.int8 if embed_bits == 8 else np.int16
-      out[entry.path + ":int"] = code.astype(kind)
-      out[entry.path + ":frac"] = np.asarray(frac, np.int32)
+      out[entry.path + ":int"] = round_to(value, fmt).astype(kind)
+      out[entry.path + ":frac"] = np.asarray(fmt.frac, np.int32)
     else:
       out[entry.path] = np.asarray(leaf, np.float32)
   return out
@@ -202,12 +201,18 @@ def read(folder: Traversable | str | os.PathLike) -> Shipped:
   Args:
     folder: a path, or a resource such as `root() / name`.
 
+  Returns:
+    What it holds.
+
   Raises:
     CheckpointError: a file is missing, damaged or was changed.
+    ConfigError: fields of the config are unknown or impossible.
+    PlanError: the plan is of another version.
   """
-  source = pathlib.Path(folder) if isinstance(folder, str) else folder
-  if isinstance(source, os.PathLike):
-    source = pathlib.Path(source)
+  if isinstance(folder, str | os.PathLike):
+    source: Traversable = pathlib.Path(folder)
+  else:
+    source = folder
   content = _content(source)
   name = str(source)
   config = _config(content["config.json"], f"{name}: config.json")
@@ -215,9 +220,9 @@ def read(folder: Traversable | str | os.PathLike) -> Shipped:
     io.BytesIO(content["model.npz"]), f"{name}: model.npz", "a zoo model"
   )
   params = _unpack(arrays, config, f"{name}: model.npz")
-  tokenizer = BPETokenizer.load(io.BytesIO(content["tokenizer.npz"]))  # type: ignore[arg-type]
-  if not len(tokenizer.merges):
-    tokenizer = ByteTokenizer()
+  tokenizer = BPETokenizer.load(
+    io.BytesIO(content["tokenizer.npz"]), f"{name}: tokenizer.npz"
+  )
   plan = None
   if PLAN in content:
     try:
@@ -276,6 +281,10 @@ def _config(data: bytes, name: str) -> matmulfree.Config:
 
 def config_from(fields: Any, name: str) -> matmulfree.Config:
   """A config from the JSON object of its fields.
+
+  Args:
+    fields: the object.
+    name: file name for messages.
 
   Raises:
     ConfigError: unknown, missing or impossible fields.

@@ -9,6 +9,8 @@ A unit format holds [0, 1] including 1.
 import dataclasses
 import math
 
+import numpy as np
+
 from jaxnmc.errors import FormatError
 
 MAX_BITS = 24
@@ -23,6 +25,10 @@ class Format:
     bits: width, 2 to 24.
     frac: fraction bits (may be negative: multiples of 2^-frac).
     unit: the format of values in [0, 1]; then frac = bits - 1.
+
+  Raises:
+    FormatError: a width outside 2..24, fraction bits outside -40..40, or a
+      unit format with another frac.
   """
 
   bits: int
@@ -63,8 +69,11 @@ class NormFormat:
   """Numbers inside an RMSNorm (Abreu et al. 2025, §3: 24 bits, 12 fraction).
 
   Attributes:
-    frac: fraction bits of mean square plus eps; even.
-    bits: width of the mean square.
+    frac: fraction bits of mean square plus eps; even, 0 to 36.
+    bits: width of the mean square, 8 to 24.
+
+  Raises:
+    FormatError: one of them is outside its range.
   """
 
   frac: int = 12
@@ -111,7 +120,7 @@ class NormFormat:
 
 
 def symmetric_limit(bits: int) -> int:
-  """Largest code of a signed symmetric format."""
+  """Largest code of a signed symmetric format (docs/numerics.md, 1)."""
   return 32639 if bits == 16 else (1 << (bits - 1)) - 1
 
 
@@ -124,6 +133,9 @@ def frac_for(limit: float, bits: int) -> int:
 
   Returns:
     Fraction bits, -30 to 30; bits - 1 for a limit of 0.
+
+  Raises:
+    FormatError: the limit is not finite.
   """
   if not math.isfinite(limit):
     raise FormatError(f"a range must be finite; found {limit}")
@@ -136,6 +148,20 @@ def frac_for(limit: float, bits: int) -> int:
   return max(-30, min(frac, 30))
 
 
+def round_to(x: np.ndarray, fmt: Format) -> np.ndarray:
+  """Codes of real values in a format, on the host (docs/numerics.md, 5).
+
+  Args:
+    x: float[...].
+    fmt: the format.
+
+  Returns:
+    float64[...] holding integers: clip(floor(x * 2^frac + 1/2), low, high).
+  """
+  q = np.floor(np.asarray(x, np.float64) * 2.0**fmt.frac + 0.5)
+  return np.clip(q, fmt.low, fmt.high)
+
+
 def mantissa(value: float) -> tuple[int, int]:
   """(m, e) with value close to m * 2^-e and 2^15 <= m < 2^16.
 
@@ -143,7 +169,10 @@ def mantissa(value: float) -> tuple[int, int]:
     value: positive float.
 
   Returns:
-    Multiplier m and exponent e.
+    Multiplier m and exponent e (docs/numerics.md, 4).
+
+  Raises:
+    FormatError: the value is not positive or not finite.
   """
   if not (value > 0 and math.isfinite(value)):
     raise FormatError(f"a scale must be positive and finite; found {value}")

@@ -43,7 +43,7 @@ def scale_of(weight: jax.Array) -> jax.Array:
 
 
 def ternarize(weight: jax.Array) -> Ternary:
-  """Latent float[out, in] -> `Ternary`; ties round to even."""
+  """Latent float[out, in] -> `Ternary` of its dtype; ties round to even."""
   scale = scale_of(weight)
   codes = jnp.clip(jnp.round(weight / scale), -1, 1)
   return Ternary(codes.astype(jnp.int8), scale)
@@ -63,6 +63,26 @@ def ternary_values(weight: jax.Array | Ternary) -> jax.Array:
   scale = scale_of(weight)
   codes = jnp.clip(jnp.round(weight / scale), -1, 1)
   return ste(codes * scale, weight)
+
+
+def host_ternary(matrix) -> tuple[np.ndarray, float]:
+  """Codes and scale of a matrix as NumPy has them, in float64.
+
+  The one truth for integers and for what is shipped; in float64 whatever the
+  type stored, as `fake_quant` in float64 does.
+
+  Args:
+    matrix: latent float[out, in], or a `Ternary` (used as it is).
+
+  Returns:
+    (codes int8[out, in], scale).
+  """
+  if isinstance(matrix, Ternary):
+    return np.asarray(matrix.codes, np.int8), float(matrix.scale)
+  weight = np.asarray(matrix).astype(np.float64)
+  scale = max(float(np.mean(np.abs(weight))), MIN_SCALE)
+  codes = np.clip(np.round(weight / scale), -1, 1).astype(np.int8)
+  return codes, scale
 
 
 def pack2(codes: np.ndarray) -> np.ndarray:

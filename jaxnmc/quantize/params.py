@@ -10,8 +10,8 @@ from flax import struct
 from jax import numpy as jnp
 
 from jaxnmc.errors import PlanError
-from jaxnmc.numerics.formats import Format, mantissa
-from jaxnmc.numerics.ternary import MIN_SCALE, Ternary
+from jaxnmc.numerics.formats import Format, mantissa, round_to
+from jaxnmc.numerics.ternary import Ternary, host_ternary
 from jaxnmc.numerics.weights import QMatrix, QVector
 from jaxnmc.ops.constants import constant
 from jaxnmc.ops.observe import Role, path_name
@@ -46,28 +46,23 @@ class QParams:
 
 
 def _vector(x: np.ndarray, fmt: Format, dtype) -> QVector:
-  q = np.floor(np.asarray(x, np.float64) * 2.0**fmt.frac + 0.5)
-  q = np.clip(q, fmt.low, fmt.high).astype(dtype)
+  q = round_to(x, fmt).astype(dtype)
   return QVector(q, frac=fmt.frac, low=fmt.low, high=fmt.high)
 
 
 def matrix(leaf) -> QMatrix:
-  """Latent float[out, in] or `Ternary` -> integer matrix.
+  """Latent float[out, in] or `Ternary` -> integer matrix (docs/numerics.md, 4).
 
   Args:
     leaf: a latent matrix (ternarised here, ties to even) or a `Ternary`.
 
   Returns:
-    `QMatrix` of int8 codes with its scale as a 16-bit mantissa.
+    `QMatrix` of int8[out, in] codes with its scale as a 16-bit mantissa.
+
+  Raises:
+    FormatError: the scale is not positive and finite.
   """
-  if isinstance(leaf, Ternary):
-    codes = np.asarray(leaf.codes, np.int8)
-    scale = float(leaf.scale)
-  else:
-    # In float64 whatever the type stored, as `fake_quant` in float64 does.
-    weight = np.asarray(leaf).astype(np.float64)
-    scale = max(float(np.mean(np.abs(weight))), MIN_SCALE)
-    codes = np.clip(np.round(weight / scale), -1, 1).astype(np.int8)
+  codes, scale = host_ternary(leaf)
   mult, exp = mantissa(scale)
   l1 = int(np.abs(codes.astype(np.int32)).sum(1).max())
   return QMatrix(codes, np.asarray(mult, np.int32), exp=exp, l1=l1)
@@ -111,17 +106,18 @@ def _digest(tree) -> str:
 
 
 def quantize_params(params, plan: Plan) -> QParams:
-  """Rounds every parameter into the plan's formats.
+  """Rounds every parameter into the plan's formats (docs/numerics.md, 4 and 5).
 
   Args:
-    params: float parameters (latent matrices or `Ternary`).
+    params: float parameters of any float type (latent matrices [out, in] or
+      `Ternary`).
     plan: the plan of this model.
 
   Returns:
     `QParams`, on the default device.
 
   Raises:
-    PlanError: parameters are missing, unknown or of another shape.
+    PlanError: parameters are missing, unknown, of another shape or not finite.
   """
   found = set()
 
@@ -148,7 +144,10 @@ def quantize_params(params, plan: Plan) -> QParams:
 
 
 def memory_bytes(qparams: QParams) -> dict[str, int]:
-  """Bytes of the integers: ternary codes at 2 bits, the rest as stored."""
+  """Bytes of the integers, as `ternary_packed` and `other`.
+
+  Ternary codes take 2 bits, rows padded to whole bytes; the rest is as stored.
+  """
   ternary = other = 0
   is_leaf = lambda x: isinstance(x, QMatrix | QVector)
   for leaf in jax.tree.leaves(qparams.tree, is_leaf=is_leaf):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxnmc import _extras
+from jaxnmc.io import files
 
 
 class JsonLines:
@@ -28,9 +29,7 @@ class JsonLines:
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
         if line.endswith("\n") and _step_of(line) <= done
       ]
-      temporary = path.with_name(path.name + ".tmp")
-      temporary.write_text("".join(kept), encoding="utf-8")
-      os.replace(temporary, path)
+      files.write_bytes(path, "".join(kept).encode("utf-8"))
     self._file = path.open("a", encoding="utf-8")
 
   def write(self, **record: Any) -> None:
@@ -54,7 +53,11 @@ class TensorBoard:
   """Scalars for TensorBoard (extra `track`)."""
 
   def __init__(self, directory: str | os.PathLike, done: int):
-    """Continues after step `done`; MissingExtra without tensorboardX."""
+    """Continues after step `done`.
+
+    Raises:
+      MissingExtra: without the package `tensorboardX`.
+    """
     writer = _extras.need("tensorboardX", "track").SummaryWriter
     # TensorBoard itself then hides what an interrupted run had logged later.
     self._writer = writer(str(directory), purge_step=done + 1)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from jaxnmc.errors import CheckpointError, ConfigError
-from jaxnmc.io import load as loading
 from jaxnmc.io import tokenizer, zoo
 from jaxnmc.io.load import load
 from jaxnmc.models import matmulfree
@@ -54,10 +53,6 @@ def test_training_results(run, params):
   (run / "best.npz").rename(run / "final.npz")
   (run / "tokenizer.npz").unlink()
   assert load(run).tokenizer is None
-
-
-def test_the_format_is_the_one_that_training_writes():
-  assert loading.TRAINED == export.FORMAT
 
 
 def test_what_was_looked_for(tmp_path, monkeypatch, params):
@@ -129,7 +124,7 @@ def test_bad_training_results(run):
   name = "params/layers/10/mlp/down/norm"
   refused({"meta": None}, "meta")
   refused({"meta": np.array("[]")}, "meta")
-  refused(with_meta(format="v9"), "v9", loading.TRAINED)
+  refused(with_meta(format="v9"), "v9", export.FORMAT)
   refused(with_meta(config=None), "config", error=ConfigError)
   refused(with_meta(config={"x": 1}), "x", error=ConfigError)
   refused({name: None}, "missing: layers.10.mlp.down.norm")

@@ -1,0 +1,63 @@
+"""The npz of a training run, as it lies on disk.
+
+Its arrays are `params/<path>`, one per leaf, the parts of its path joined by
+`/`; and `meta`, JSON text: {"format": FORMAT, "config": ..., ...}.
+"""
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from jaxnmc.errors import CheckpointError
+from jaxnmc.io import files
+
+FORMAT = "jaxnmc-float-1"
+FILES = ("best.npz", "final.npz")  # what a run leaves, the better one first
+_PARAMS = "params/"
+
+
+def write(
+  path: str | os.PathLike,
+  leaves: dict[str, np.ndarray],
+  meta: dict[str, Any],
+) -> None:
+  """Writes leaves and metadata; the file appears whole or not at all.
+
+  Args:
+    path: file name.
+    leaves: path, parts joined by `/` -> array of any shape and dtype.
+    meta: JSON values.
+
+  Raises:
+    OSError: the system refuses.
+  """
+  arrays = {"meta": np.array(json.dumps({"format": FORMAT, **meta}))}
+  arrays |= {_PARAMS + name: leaf for name, leaf in leaves.items()}
+  # Float latents hardly compress, and a run saves often.
+  files.write_bytes(path, files.npz_bytes(arrays, compressed=False))
+
+
+def read(
+  path: str | os.PathLike,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Reads what `write` wrote: (leaves, meta).
+
+  Raises:
+    CheckpointError: missing, cut off, or another kind of file.
+  """
+  what = f"a {' or '.join(FILES)} of a training run"
+  arrays = files.read_npz(path, str(path), what)
+  try:
+    meta = json.loads(str(arrays.pop("meta")))
+    found = meta.get("format")
+  except (KeyError, ValueError, AttributeError) as error:
+    raise CheckpointError(
+      f"{path}: no array 'meta' with JSON; allowed is {what}"
+    ) from error
+  if found != FORMAT:
+    raise CheckpointError(
+      f"{path}: found format {found!r}, allowed is {FORMAT!r}"
+    )
+  return {k.removeprefix(_PARAMS): v for k, v in arrays.items()}, meta
