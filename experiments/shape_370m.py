@@ -16,7 +16,6 @@ differs or the memory limit is exceeded.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import resource
@@ -32,9 +31,9 @@ import jaxnmc as nmc
 from jaxnmc.errors import UserError
 from jaxnmc.evaluate import provenance
 from jaxnmc.models import matmulfree
-from jaxnmc.numerics.fx import Fx
+from jaxnmc.numerics.fx import is_fx
 from jaxnmc.numerics.ternary import Ternary
-from jaxnmc.report import costs, tables
+from jaxnmc.report import costs, files, tables
 from jaxnmc.report import placement as placements
 
 _LAYERS = flags.DEFINE_integer("layers", 24, "Blocks L.", lower_bound=1)
@@ -164,7 +163,6 @@ class _Comparison:
 
   def add(self, where: str, one, two) -> None:
     """Compares two pytrees of fixed-point values: formats and codes."""
-    is_fx = lambda x: isinstance(x, Fx)
     leaves = jax.tree_util.tree_leaves_with_path(one, is_leaf=is_fx)
     others = jax.tree.leaves(two, is_leaf=is_fx)
     for (path, a), b in zip(leaves, others, strict=True):
@@ -354,12 +352,6 @@ def show(data: dict) -> None:
     people.print(f"* {note}", markup=False)
 
 
-def _write(path: pathlib.Path, data: dict) -> None:
-  temporary = path.with_name(path.name + ".tmp")
-  temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-  os.replace(temporary, path)
-
-
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unknown arguments: {argv[1:]}")
@@ -369,14 +361,13 @@ def main(argv: list[str]) -> None:
         flags.FLAGS[name].value = value
   try:
     data = run()
+    show(data)
+    if _WORKDIR.value:
+      files.write_json(f"{_WORKDIR.value}/result.json", data)
+    files.write_json(_JSON.value, data)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
-  show(data)
-  if _WORKDIR.value:
-    _write(pathlib.Path(_WORKDIR.value) / "result.json", data)
-  if _JSON.value:
-    _write(pathlib.Path(_JSON.value), data)
   small = data["peak_memory_bytes"] < MEMORY_LIMIT
   if not small:
     print("error: the memory limit was exceeded", file=sys.stderr)

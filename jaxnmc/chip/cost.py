@@ -21,8 +21,7 @@ from jaxnmc.errors import UserError
 
 __all__ = ["Figure", "Report", "cost"]
 
-_LIMIT_NAMES = [name for name, _ in packing.LIMITS]
-_UNITS = _LIMIT_NAMES.index("synapse_units")
+_UNITS = packing.COLUMN["synapse_units"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +95,7 @@ def cost(
   modes = [m for m in (pipe, alone) if m is not None]
   chosen, note = _choose(energy, placement, block, modes)
   price = _Prices(placement, chosen)
-  figures = price.times(pipe, alone, spans, "counters" if falling else "depths")
+  figures = price.times(pipe, alone, spans, bool(falling))
   figures |= price.energies(pipe, alone, spans)
   peak = price.peak(counters, clock, passes, modes)
   return Report(
@@ -213,12 +212,11 @@ class _Prices:
       return Figure(None, unit, "modelled", why)
     return Figure(value, unit, self.label, self.chosen.source)
 
-  def times(self, pipe, alone, spans, how: str) -> dict[str, Figure]:
-    """Latency and throughput."""
-    how = {
-      "counters": "steps of the fall-through stretches",
-      "depths": "predicted depth by depth: no fall-through stretch was run",
-    }[how]
+  def times(self, pipe, alone, spans, fell: bool) -> dict[str, Figure]:
+    """Latency and throughput; `fell`: a fall-through stretch was run."""
+    how = "steps of the fall-through stretches"
+    if not fell:
+      how = "predicted depth by depth: no fall-through stretch was run"
     s, none = self.seconds, pipe is None
     full = None if none else pipe.seconds
     one = None if none else alone.seconds

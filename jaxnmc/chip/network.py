@@ -314,15 +314,10 @@ def _population(graph, index, members, depth, home, ports, port_of):
       relayed = home[arg] != index
       synaptic = nodes[arg].op in SYNAPSES
       start = depth[arg] + 1 if relayed else depth[arg]
-      kind = (
-        ("port", port_of[(index, arg)])
-        if relayed or synaptic
-        else (
-          "node",
-          arg,
-        )
-      )
-      ages[kind] = max(ages.get(kind, 0), depth[i] - start)
+      slot = ("node", arg)
+      if relayed or synaptic:
+        slot = ("port", port_of[(index, arg)])
+      ages[slot] = max(ages.get(slot, 0), depth[i] - start)
   fifos = tuple((k, i, a) for (k, i), a in sorted(ages.items()) if a)
   mine = tuple(k for k, port in enumerate(ports) if port.population == index)
   return Population(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from jaxnmc.chip.hardware import Hardware
 
-__all__ = ["FanIn", "Item", "LIMITS", "Misfit", "demand", "pack"]
+__all__ = ["COLUMN", "FanIn", "Item", "LIMITS", "Misfit", "demand", "pack"]
 
 # Demands of a tile, in this order: field of `Hardware`, what it counts.
 LIMITS = (
@@ -23,6 +23,8 @@ LIMITS = (
   ("core_memory_bytes", "bytes of synapses and neuron state"),
   ("pool_units", "pool units of synapses, neurons and axons"),
 )
+# Name of a limit -> its column in what `demand` returns.
+COLUMN = {name: k for k, (name, _) in enumerate(LIMITS)}
 # Coarse search over the time per core: steps near the even split, then far.
 _NEAR, _FAR, _NEAR_STEPS = 1.03, 1.3, 10
 _PARTS = (1, 2, 3)  # tiles per core that are tried

@@ -193,8 +193,7 @@ class Placement:
   @functools.cached_property
   def memory_bytes(self) -> int:
     """Bytes of synapses and neuron state on all chips."""
-    k = [name for name, _ in packing.LIMITS].index("core_memory_bytes")
-    return int(self.demand[:, k].sum())
+    return int(self.demand[:, packing.COLUMN["core_memory_bytes"]].sum())
 
   def limits(self) -> list[dict]:
     """Every limit of a core: what is allowed, the most that any core takes.
@@ -250,7 +249,8 @@ class Placement:
     layers = sorted({p.layer for p in pops if p.layer is not None})
     core = self.tile_core[mine] - chip * per
     stored = np.bincount(core, self.stored[mine], minlength=per)
-    units = np.bincount(core, self.demand[mine, 2], minlength=per)
+    units = self.demand[mine, packing.COLUMN["synapse_units"]]
+    units = np.bincount(core, units, minlength=per)
     busiest = int(stored.argmax())
     percent = lambda used, of: None if room is None else 100 * used / of / room
     return {

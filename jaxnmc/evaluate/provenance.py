@@ -4,6 +4,7 @@ import hashlib
 import os
 import pathlib
 import platform
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -11,12 +12,11 @@ import numpy as np
 
 from jaxnmc import _version
 from jaxnmc.evaluate.text import DataError
+from jaxnmc.ops.observe import path_name
 
 
 def versions() -> dict[str, str]:
   """Versions of everything that can change a number."""
-  from importlib import metadata
-
   names = ("jax", "jaxlib", "flax", "numpy")
   return {
     "jaxnmc": _version.__version__,
@@ -27,7 +27,11 @@ def versions() -> dict[str, str]:
 
 
 def file_sha256(path: str | os.PathLike) -> str:
-  """SHA-256 of a file's bytes."""
+  """SHA-256 of a file's bytes, as hex.
+
+  Raises:
+    DataError: the file cannot be read.
+  """
   try:
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
   except OSError as error:
@@ -35,11 +39,10 @@ def file_sha256(path: str | os.PathLike) -> str:
 
 
 def params_sha256(params: Any) -> str:
-  """SHA-256 over paths, shapes, types and bytes of every array of a pytree."""
+  """SHA-256 (hex) over paths, shapes, dtypes and bytes of a pytree's arrays."""
   sha = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     array = np.asarray(leaf)
-    name = jax.tree_util.keystr(path, simple=True, separator=".")
-    sha.update(f"{name} {array.shape} {array.dtype.name}\n".encode())
+    sha.update(f"{path_name(path)} {array.shape} {array.dtype.name}\n".encode())
     sha.update(np.ascontiguousarray(array).tobytes())
   return sha.hexdigest()

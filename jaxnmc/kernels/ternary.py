@@ -25,8 +25,14 @@ def _dot(x: jax.Array, codes: jax.Array) -> jax.Array:
   )
 
 
+def _digits(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(hi, lo) int32[...] with x = 256 hi + lo, both in -128..127."""
+  lo = ((x + 128) & 255) - 128
+  return (x - lo) >> 8, lo
+
+
 def ternary_matmul(x: jax.Array, codes: jax.Array, bound: int) -> jax.Array:
-  """x @ codes.T in exact integers.
+  """x @ codes.T in exact integers (docs/numerics.md, 4).
 
   Args:
     x: int32[..., k], |x| <= bound.
@@ -45,9 +51,7 @@ def ternary_matmul(x: jax.Array, codes: jax.Array, bound: int) -> jax.Array:
     padded = jnp.concatenate([plane, plane]) if m == 1 else plane
     out = _dot(padded, codes)[:m]
   else:
-    lo = ((rows + 128) & 255) - 128
-    hi = (rows - lo) >> 8
-    planes = jnp.concatenate([hi, lo]).astype(jnp.int8)
+    planes = jnp.concatenate(_digits(rows)).astype(jnp.int8)
     sums = _dot(planes, codes)
     out = (sums[:m] << 8) + sums[m:]
   return out.reshape(*x.shape[:-1], codes.shape[0])
@@ -63,9 +67,7 @@ def batched_ternary_matmul(x: jax.Array, codes: jax.Array) -> jax.Array:
   Returns:
     int32[P, n].
   """
-  lo = ((x + 128) & 255) - 128
-  hi = (x - lo) >> 8
-  planes = jnp.stack([hi, lo], axis=1).astype(jnp.int8)
+  planes = jnp.stack(_digits(x), axis=1).astype(jnp.int8)
   sums = lax.dot_general(
     planes,
     codes,

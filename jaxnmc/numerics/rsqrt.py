@@ -46,7 +46,7 @@ def result_frac(input_frac: int) -> int:
 
 
 def inv_sqrt(x: jax.Array) -> jax.Array:
-  """Integer inverse square root, about 2^18 / sqrt(x).
+  """Integer inverse square root, about 2^18 / sqrt(x) (docs/numerics.md, 6.1).
 
   Args:
     x: int32[...], 1 <= x < 2^24.
@@ -55,7 +55,7 @@ def inv_sqrt(x: jax.Array) -> jax.Array:
     int32[...], MIN_ROOT to MAX_ROOT.
   """
   x = jnp.asarray(x, jnp.int32)
-  m = jnp.clip(jax.lax.clz(x) - (32 - INPUT_BITS), 0, len(TABLE) - 1)
+  m = jnp.clip(lax.clz(x) - (32 - INPUT_BITS), 0, len(TABLE) - 1)
   # Every product on the way is below 2^32 (a test walks the whole domain).
   seed = jnp.asarray(TABLE)[m].astype(jnp.uint32)
 
@@ -78,7 +78,8 @@ def mean_square(
   """min(round((high * 2^15 + low) * mult / 2^shift), limit), exact.
 
   A sum of squares travels as two payloads, x^2 >> 15 and x^2 & 32767, to two
-  accumulators; `mult` and `shift` hold 1/n and the binary points.
+  accumulators; `mult` and `shift` hold 1/n and the binary points
+  (docs/numerics.md, 6, step 3).
 
   Args:
     high: int32[...] sum of the high parts, >= 0.

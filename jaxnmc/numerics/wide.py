@@ -49,7 +49,16 @@ def mul_wide(a: Int, b: Int) -> tuple[jax.Array, jax.Array]:
 def add_wide(
   hi: jax.Array, lo: jax.Array, b: Int
 ) -> tuple[jax.Array, jax.Array]:
-  """(hi, lo) + b for an int32 b >= 0; exact while the sum fits 64 bits."""
+  """(hi, lo) + b; exact while the sum fits 64 bits.
+
+  Args:
+    hi: int32[...].
+    lo: uint32[...].
+    b: int32[...] or uint32[...], >= 0.
+
+  Returns:
+    (hi int32, lo uint32).
+  """
   b = jnp.asarray(b).astype(jnp.uint32)
   total = lo + b
   return hi + (total < lo).astype(jnp.int32), total
@@ -66,7 +75,7 @@ def shr_wide(
     shift: int, or int32 array that broadcasts.
 
   Returns:
-    (hi, lo).
+    (hi int32, lo uint32).
   """
   if isinstance(shift, int):
     if shift >= 32:
@@ -90,7 +99,7 @@ def shr_wide(
 
 
 def clip_wide(hi: jax.Array, lo: jax.Array, low: Int, high: Int) -> jax.Array:
-  """The value (hi, lo) clipped to [low, high], both inside int32."""
+  """(hi int32, lo uint32) clipped to [low, high] inside int32: int32[...]."""
   low, high = _i32(low), _i32(high)
   value = lo.astype(jnp.int32)
   fits = hi == (value >> 31)
@@ -106,6 +115,16 @@ def round_wide(
 
   Uses floor(x / 2^s + 1/2) = (t >> 1) + (t & 1) with t = floor(x / 2^(s-1)),
   which cannot overflow.
+
+  Args:
+    hi: int32[...].
+    lo: uint32[...].
+    shift: int, or int32 array that broadcasts.
+    low: smallest result, inside int32.
+    high: largest result, inside int32.
+
+  Returns:
+    int32[...].
   """
   shift = shift - 1 if isinstance(shift, int) else _i32(shift) - 1
   hi, lo = shr_wide(hi, lo, shift)
@@ -114,10 +133,10 @@ def round_wide(
 
 
 def mul_shr(a: Int, b: Int, shift: Int, low: Int, high: Int) -> jax.Array:
-  """clip(round(a * b / 2^shift), low, high), exact; halves round up.
+  """clip(round(a * b / 2^shift), low, high), exact (docs/numerics.md, 2).
 
-  This is the one multiply-and-shift of the library: norms, table scales and
-  matrix scales all go through it.
+  Halves round up.  This is the one multiply-and-shift of the library: norms,
+  table scales and matrix scales all go through it.
 
   Args:
     a: int32[...].
@@ -148,6 +167,7 @@ def mul_shr_scale(a: Int, b: Int, shift: Int, low: Int, high: Int) -> jax.Array:
   """`mul_shr` for 0 <= b < 2^16 and shift >= 17, in a fifth of the work.
 
   With a = 2^16 h + l, floor(a b / 2^16) = h b + (l b >> 16) fits int32.
+  Arguments and result as for `mul_shr`.
   """
   a, b = _i32(a), _i32(b)
   low_part = (a & _LOW).astype(jnp.uint32) * b.astype(jnp.uint32)
@@ -163,6 +183,7 @@ def mul_shr_root(a: Int, b: Int, shift: Int, low: Int, high: Int) -> jax.Array:
 
   The last multiply of a norm: b = 2^9 h + l splits so that
   floor(a b / 2^9) = a h + (a l >> 9) fits int32 (at most 2,138,900,000).
+  Arguments and result as for `mul_shr`.
   """
   a, b = _i32(a), _i32(b)
   rest = a * (b & ((1 << ROOT_SPLIT) - 1))
@@ -171,7 +192,7 @@ def mul_shr_root(a: Int, b: Int, shift: Int, low: Int, high: Int) -> jax.Array:
 
 
 def round_right(a: Int, shift: Int, low: Int, high: Int) -> jax.Array:
-  """`round_shift` for 1 <= shift, an int or an int32 array."""
+  """`round_shift` for 1 <= shift, an int or an int32 array: int32[...]."""
   # Held to 31, a shift leaves 0 or -1, and half of either rounds to 0.
   return _halve(_i32(a) >> _less(shift, 1), low, high)
 
@@ -203,6 +224,4 @@ def round_shift(a: Int, shift: Int, low: Int, high: Int) -> jax.Array:
     return clip_wide(*mul_wide(a, 1 << -shift), low, high)
   if shift == 0:
     return jnp.clip(a, _i32(low), _i32(high))
-  half = a >> min(shift - 1, 31)
-  rounded = (half >> 1) + (half & 1) if shift < 33 else jnp.zeros_like(a)
-  return jnp.clip(rounded, _i32(low), _i32(high))
+  return round_right(a, shift, low, high)

@@ -11,6 +11,7 @@ from jaxnmc.chip import systems
 from jaxnmc.errors import ConfigError, PlacementError, TokenError
 from jaxnmc.evaluate import provenance
 from jaxnmc.evaluate.text import read_documents
+from jaxnmc.models.generate import left_pad
 
 NAMES = ("float", "fake_quant", "fixed", "loihi")
 _MAX_CHIPS = max(systems.CHIPS.values())
@@ -117,15 +118,13 @@ def calibration_batches(
     documents: texts; built-in sentences if None.
 
   Returns:
-    Input dicts.
+    Input dicts of int32[B, T], at most 16 texts of 256 ids and BOS each.
   """
   if model.tokenizer is None:
     draw = np.random.default_rng(0)
     size = (4, 64)
     ids = draw.integers(0, model.config.vocab_size, size, np.int32)
     return [{"ids": ids}]
-  from jaxnmc.models.generate import left_pad
-
   bos = [begin_id(model)]
   rows = [
     np.concatenate([bos, model.tokenizer.encode(d)[:_CALIBRATION_IDS]])
@@ -147,6 +146,10 @@ def quantized(model, calibrate: str | None = None):
 
   Returns:
     Plan, integer parameters and notes for the reader.
+
+  Raises:
+    DataError: the file cannot be read, or holds no text.
+    PlanError: the plan is another model's.
   """
   if calibrate is None and model.plan is not None:
     qparams = model.qparams
@@ -232,6 +235,7 @@ def prepare(
 
   Raises:
     ConfigError: there is no such backend.
+    DataError, PlanError: as `quantized`.
     PlacementError: the model does not fit the chips.
   """
   if name not in NAMES:

@@ -20,6 +20,7 @@ from jax import numpy as jnp
 from jaxnmc.errors import ConfigError
 from jaxnmc.evaluate import provenance
 from jaxnmc.kernels.ternary import MAX_TWO_PLANES, ternary_matmul
+from jaxnmc.report import backends
 
 _MIN_REPEATS = 5
 _MIN_SECONDS = 2e-3  # a measurement is repeated inside until it takes this
@@ -68,7 +69,8 @@ def kernel_cases(quick: bool) -> list[Case]:
     codes = jnp.asarray(draw.integers(-1, 2, (n, k)), jnp.int8)
     weight = codes.astype(jnp.float32)
     for m in (1, 128):
-      x = jnp.asarray(draw.integers(-32639, 32640, (m, k)), jnp.int32)
+      most = MAX_TWO_PLANES
+      x = jnp.asarray(draw.integers(-most, most + 1, (m, k)), jnp.int32)
       exact = lambda x, w: ternary_matmul(x, w, MAX_TWO_PLANES)
       shape = f"{m} x {k} x {n}"
       cases += [
@@ -85,8 +87,6 @@ def kernel_cases(quick: bool) -> list[Case]:
 
 def model_cases(model, names: Sequence[str], quick: bool) -> list[Case]:
   """Prefill and one decode step of a model in several backends."""
-  from jaxnmc.report import backends
-
   prompt = 16 if quick else 128
   draw = np.random.default_rng(0)
   ids = draw.integers(0, model.config.vocab_size, (1, prompt), np.int32)
@@ -116,7 +116,11 @@ def model_cases(model, names: Sequence[str], quick: bool) -> list[Case]:
 
 
 def check_repeats(repeats: int) -> None:
-  """Refuses too few measurements for a median, with a ConfigError."""
+  """Refuses too few measurements for a median.
+
+  Raises:
+    ConfigError: fewer than 5.
+  """
   if repeats < _MIN_REPEATS:
     raise ConfigError(
       f"--repeats {repeats}: a median needs at least {_MIN_REPEATS}"
@@ -180,6 +184,9 @@ def bench(model, repeats: int = 5, quick: bool = False) -> dict[str, Any]:
   Returns:
     Rows of `measure`, each with the time that reading its weights takes at
     the bandwidth measured here, and the share of it that was reached.
+
+  Raises:
+    ConfigError: fewer than 5 repeats.
   """
   load = os.getloadavg()[0]
   cases = [memory_case(quick), *kernel_cases(quick)]

@@ -10,7 +10,10 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.evaluate import provenance
+from jaxnmc.kernels import ternary
+from jaxnmc.numerics import wide
 from jaxnmc.numerics.fx import Fx
+from jaxnmc.ops import transform
 
 # Extra -> the modules it brings.
 EXTRAS = {
@@ -55,13 +58,11 @@ def installation() -> dict[str, Any]:
 
 def kernels() -> dict[str, bool]:
   """Each integer kernel on this device: does it give the exact integers?"""
-  from jaxnmc.kernels import ternary
-  from jaxnmc.numerics import wide
-
   draw = np.random.default_rng(0)
-  x = draw.integers(-32639, 32640, (3, 130)).astype(np.int32)
+  most = ternary.MAX_TWO_PLANES
+  x = draw.integers(-most, most + 1, (3, 130)).astype(np.int32)
   w = draw.integers(-1, 2, (37, 130)).astype(np.int8)
-  found = ternary.ternary_matmul(jnp.asarray(x), jnp.asarray(w), bound=32639)
+  found = ternary.ternary_matmul(jnp.asarray(x), jnp.asarray(w), bound=most)
   product = np.array_equal(found, x.astype(np.int64) @ w.T.astype(np.int64))
   a = draw.integers(-(2**31) + 1, 2**31, 500)
   b = draw.integers(-(2**15), 2**15, 500)
@@ -96,8 +97,6 @@ def sites(
     zero at every token), `values`, `saturated` (values that were clipped),
     `used_bits` of the largest magnitude.
   """
-  from jaxnmc.ops import transform
-
   run = transform.fixed(fn, plan, taps=True, saturation=True)
   static: dict[str, tuple[str, int]] = {}  # learned while tracing
 

@@ -65,9 +65,11 @@ def number(value: Any) -> str:
 
 
 def size(count: int | float) -> str:
-  """Bytes for people."""
-  for unit in ("B", "kB", "MB", "GB"):
-    if count < 1000 or unit == "GB":
-      return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
+  """Bytes for people, in units of 1000: 1.50 kB."""
+  if count < 1000:
+    return f"{count:.0f} B"
+  for unit in ("kB", "MB"):
     count /= 1000
-  raise AssertionError("unreachable")
+    if count < 1000:
+      return f"{count:.2f} {unit}"
+  return f"{count / 1000:.2f} GB"
