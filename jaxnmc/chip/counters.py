@@ -115,7 +115,15 @@ class Counters:
     return tuple(n for n in TOTALS if found and all(n in f for f in found))
 
   def total(self, name: str, mode: str | None = None) -> np.ndarray:
-    """One count over all stretches, or those of a mode: int64[owners]."""
+    """One count over all stretches, or those of a mode: int64[owners].
+
+    Args:
+      name: one of `names`.
+      mode: only stretches of this mode.
+
+    Raises:
+      KeyError: a stretch was not measured so.
+    """
     out = np.zeros(self.owners, np.int64)
     for stretch in self.stretches:
       if mode in (None, stretch.mode):
@@ -159,7 +167,11 @@ class Counters:
     return placement.sum_by(owners[self.per, what], values)
 
   def check(self, placement: Placement) -> None:
-    """Raises a UserError unless the counters fit the placement."""
+    """Refuses a placement that these counters are not of.
+
+    Raises:
+      UserError: another number of tiles (or cores).
+    """
     tiles, cores = len(placement.tiles), placement.hardware.cores
     if self.owners != (tiles if self.per == "tile" else cores):
       raise UserError(
@@ -195,6 +207,9 @@ class Counters:
     Args:
       text: JSON.
       where: name of the file, for messages.
+
+    Returns:
+      The counters.
 
     Raises:
       UserError: not this format, or numbers that cannot be counts; the message

@@ -120,6 +120,9 @@ def constants(form: str, steps_per_block: float = STEPS_PER_BLOCK) -> Energy:
     steps_per_block: time steps per block of the compiled graph; the table
       knows only its product with the energy per step.
 
+  Returns:
+    The constants, in the units of `Energy`.
+
   Raises:
     UserError: unknown form, or so few steps that a constant is negative.
   """
@@ -156,7 +159,8 @@ def candidates(
 ) -> tuple[Energy, ...]:
   """What can be said of a chip's energy, best first; empty if nothing.
 
-  Constants given with the hardware win. The fits are for Loihi 2 only.
+  Constants given with the hardware win. The fits are for Loihi 2 only; `step`
+  is taken at the paper's steps where these have no solution.
   """
   names = [f.name for f in dataclasses.fields(Energy)[2:]]
   given = {name: getattr(hardware, name) for name in names}

@@ -179,6 +179,9 @@ def series(
     segment: what the engine counted.
     placement: where the tiles are.
     name: of `TOTALS`, but for the neuron passes.
+
+  Returns:
+    int64[steps, tiles], zero where nothing happened.
   """
   inject = np.asarray(segment.inject, np.int64)
   steps = int(inject[-1]) + placement.steps_per_token

@@ -152,7 +152,8 @@ class Functional(Engine):
   def traced(self, qparams, inputs, state=None):
     """Pure JAX form for tracing: (out, state, raw counts).
 
-    `rows` turns raw counts into int32[T, columns].
+    `rows` turns raw counts into int32[T, columns].  Arguments and errors as for
+    a call; it takes no mask.
     """
     self.check(qparams, inputs)
     return self._core(self._load(), inputs, state)
@@ -189,6 +190,10 @@ class Functional(Engine):
     Returns:
       (out, state, Counters); the tokens of a batch count one sequence after
       the other.
+
+    Raises:
+      TokenError: inputs that the model cannot read.
+      PlanError: parameters or a state of another plan, or other weights.
     """
     self.check(qparams, inputs)
     saturated = None

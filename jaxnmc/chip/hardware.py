@@ -250,6 +250,9 @@ class Hardware:
     name: name of the chip or system.
     chips: chips that may be used.
     facts: name -> `Fact` with the sourced value.
+
+  Raises:
+    ConfigError: a value that is not a positive (where it counts, whole) number.
   """
 
   name: str

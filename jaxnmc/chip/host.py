@@ -39,7 +39,7 @@ def evaluate(graph: Graph, nodes: list[int], known: dict[int, jax.Array]):
 
 
 def rows(graph: Graph, ids) -> jax.Array:
-  """Embedding rows of a sequence of tokens, int32[T, width]."""
+  """Embedding rows, int32[T, width], of tokens int[T]."""
   table = graph.input.data
   assert table is not None
   return jnp.asarray(np.take(table, np.asarray(ids), axis=0), jnp.int32)

@@ -53,7 +53,19 @@ class Interpreted:
     return over_batch(one, inputs, state)
 
   def __call__(self, qparams, inputs, state):
-    """(out, state, int32[..., T, columns], {site: values clipped})."""
+    """Runs a prompt and counts.
+
+    Args:
+      qparams: integer parameters.
+      inputs: {"ids": int32[T] or [B, T], "mask": same shape or absent}.
+      state: state of an earlier call, or None.
+
+    Returns:
+      (out, state, counts int32[..., T, columns], {site: values clipped}).
+
+    Raises:
+      PlanError: float params, or another plan.
+    """
     if self._dense is None:
       self._dense = [traffic.nonzero_per_tile(r) for r in self.routes]
     tree = checked_tree(qparams, self.plan)

@@ -33,10 +33,14 @@ def loihi(
       graph, which takes longer to compile).
 
   Returns:
-    `run(qparams, inputs, state=None) -> (out, state, counters)`.
+    `run(qparams, inputs, state=None) -> (out, state, counters)`: out and state
+    are the `Fx` pytrees of `fixed`, counters a `Counters`.  Inputs and errors
+    are those of the engine's call.
 
   Raises:
-    PlanError: unknown engine or mode, or a placement under another plan.
+    PlanError: unknown engine or mode, a placement under another plan, or
+      saturation with the stepped engine.
+    PlacementError: the placement is no result of `place`.
   """
   if engine not in ENGINES:
     raise PlanError(f"engine must be one of {list(ENGINES)}; found {engine!r}")

@@ -80,7 +80,15 @@ class Group:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tap:
-  """A value the host reads: class, member, instruction, node, depth."""
+  """A value the host reads.
+
+  Attributes:
+    cls: class index.
+    member: member of the class.
+    value: instruction index.
+    node: node id in the graph.
+    depth: depth of the value.
+  """
 
   cls: int
   member: int

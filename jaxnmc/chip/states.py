@@ -16,6 +16,13 @@ def slots(graph: Graph) -> list[tuple[Output, int]]:
 def enter(graph: Graph, state) -> dict[int, jax.Array]:
   """Codes of a state by `prev` node.
 
+  Args:
+    graph: recorded graph.
+    state: pytree of `Fx`, int32[width] each, of one sequence.
+
+  Returns:
+    `prev` node id -> int32[width].
+
   Raises:
     PlanError: the state is of another plan or model.
   """
@@ -44,13 +51,13 @@ def enter(graph: Graph, state) -> dict[int, jax.Array]:
 
 
 def leave(graph: Graph, codes: dict[int, jax.Array]):
-  """The state pytree from codes by `prev` node."""
+  """The state pytree, leaves `Fx`, from int32[width] by `prev` node."""
   leaves = [_value(leaf, codes[prev]) for leaf, prev in slots(graph)]
   return jax.tree.unflatten(jax.tree.structure(graph.state), leaves)
 
 
 def outputs(graph: Graph, codes: dict[int, jax.Array]):
-  """The pytree of the model's outputs from codes by node."""
+  """The pytree of outputs, leaves `Fx`, from int32[T, width] by node."""
   return jax.tree.map(
     lambda leaf: _value(leaf, codes[leaf.node]), graph.outputs
   )

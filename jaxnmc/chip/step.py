@@ -41,7 +41,14 @@ class State:
 
 @struct.dataclass
 class Weights:
-  """Everything constant: neuron constants, synapses, counting matrices."""
+  """Everything constant.
+
+  Attributes:
+    consts: per class int32[M, K, C, n], constants of neurons.
+    scalars: per class int32[M, S].
+    weights: per group int8[P, K * n, src width], or None.
+    nonzero: per group int8 or int32[P, src width, K], or None.
+  """
 
   consts: tuple[jax.Array, ...]
   scalars: tuple[jax.Array, ...]

@@ -49,6 +49,11 @@ class Stepped(Engine):
 
     Returns:
       (out, state, Counters); sequences of a batch run one after the other.
+
+    Raises:
+      TokenError: inputs that the model cannot read.
+      PlanError: a mask, steps that are not strictly increasing, parameters or
+        a state of another plan, or other weights.
     """
     self.check(qparams, inputs)
     if inputs.get("mask") is not None:

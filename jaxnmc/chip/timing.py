@@ -52,8 +52,12 @@ class Clock:
     """Seconds of steps.
 
     Args:
-      busiest: stored weights that the busiest core walks in each.
+      busiest: stored weights that the busiest core walks in each, number or
+        array.
       host: messages from and to the host in each.
+
+    Returns:
+      float64 of the shape of the two.
     """
     walk = np.asarray(busiest) * self.synop_s
     link = np.asarray(host) * self.host_s

@@ -21,6 +21,7 @@ class Parser(argparse.ArgumentParser):
   """Wrong flags are a `UserError`: one line and exit status 2."""
 
   def error(self, message: str) -> NoReturn:
+    """Raises a `UserError` with the message."""
     raise UserError(f"{message}; see '{self.prog} --help'")
 
 

@@ -73,7 +73,7 @@ def story(
     model: the model.
     backend: how it runs.
     text: the prompt as text.
-    prompt: its ids, begin token included.
+    prompt: its ids, begin token included, int32[n].
     pick: sampler.
     tokens: most tokens to generate.
     keep_logits: keep the logits of every position.

@@ -79,6 +79,15 @@ def encode(
 ) -> tuple[list[np.ndarray], int]:
   """Ids of each text, cut to at most `max_ids`, and the bytes they stand for.
 
+  Args:
+    tokenizer: see `jaxnmc.io.tokenizer`.
+    texts: UTF-8 bytes; a last character may be cut off.
+    vocab_size: tokens of the model.
+    max_ids: most ids of a text, or None.
+
+  Returns:
+    (int32[n] per text, UTF-8 bytes of all of them).
+
   Raises:
     TokenError: the tokenizer has ids that the model lacks.
     DataError: there is nothing to score, or max_ids < 1.
@@ -170,7 +179,7 @@ class Scorer:
 
     Args:
       params: float params or qparams.
-      rows: ids of each document (see `encode`).
+      rows: ids of each document, int32[n] (see `encode`).
       size: UTF-8 bytes they stand for.
       bos: token in front of every document.
       batch: documents side by side.

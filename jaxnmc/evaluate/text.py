@@ -56,7 +56,11 @@ def split_documents(text: str, separator: str = SEPARATOR) -> list[str]:
 
 
 def read_documents(paths: Sequence[str]) -> list[str]:
-  """Returns the documents of all files, in order; see `split_documents`."""
+  """Returns the documents of all files, in order; see `split_documents`.
+
+  Raises:
+    DataError: a file cannot be read, or there is no text in any.
+  """
   documents = []
   for path in paths:
     documents.extend(split_documents(read_text(path)))
@@ -69,7 +73,11 @@ def read_documents(paths: Sequence[str]) -> list[str]:
 
 
 def read_lengths(path: str) -> list[int]:
-  """Reads a JSON list of prefix lengths in bytes, one per document."""
+  """Reads a JSON list of prefix lengths in bytes, one per document.
+
+  Raises:
+    DataError: not readable, or no list of integers >= 0.
+  """
   try:
     lengths = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
   except (OSError, ValueError) as error:

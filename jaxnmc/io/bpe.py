@@ -154,7 +154,11 @@ def merge_word(word: bytes, ranks: dict[tuple[int, int], int]) -> list[int]:
 
 
 def token_bytes(merges: np.ndarray) -> list[bytes]:
-  """Returns the bytes of every token id; the three special ones are empty."""
+  """Returns the bytes of every token id; the three special ones are empty.
+
+  Args:
+    merges: int32[n, 2], each row of older tokens.
+  """
   out = [b""] * FIRST_BYTE + [bytes([b]) for b in range(256)]
   for left, right in merges.tolist():
     out.append(out[left] + out[right])

@@ -22,7 +22,7 @@ class Tolerance:
   scale: float = 0.0
 
   def limit(self, expected: np.ndarray) -> np.ndarray:
-    """The largest error allowed per entry."""
+    """The largest error allowed per entry, float64 of the shape given."""
     size = np.abs(expected)
     top = size.max(initial=0.0)
     return self.atol + self.rtol * size + self.scale * top
@@ -40,7 +40,7 @@ TOLERANCES = {
 
 
 def kind_of(key: str) -> str:
-  """Which tolerance a recorded array has."""
+  """Which tolerance (of `TOLERANCES`) a recorded array has."""
   if key.startswith("f64/"):
     return "float64"
   if key.startswith("grad/"):
@@ -86,6 +86,11 @@ class Comparison:
 
   def add(self, key: str, expected: np.ndarray, found: np.ndarray) -> None:
     """Compares one array.
+
+    Args:
+      key: its recorded name.
+      expected: numbers, as recorded.
+      found: what this model gives, of the same shape.
 
     Raises:
       CheckpointError: another shape, or no numbers.

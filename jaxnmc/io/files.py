@@ -73,7 +73,11 @@ def new_folder(
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-  """Writes a file; it appears whole or not at all."""
+  """Writes a file; it appears whole or not at all.
+
+  Raises:
+    OSError: the system refuses.
+  """
   target = pathlib.Path(path)
   handle, temporary = tempfile.mkstemp(
     dir=target.parent, prefix=f".{target.name}{PARTIAL}"
@@ -93,7 +97,15 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
 def npz_bytes(
   arrays: Mapping[str, np.ndarray], compressed: bool = True
 ) -> bytes:
-  """The bytes of an npz; equal arrays give equal bytes."""
+  """The bytes of an npz; equal arrays give equal bytes.
+
+  Args:
+    arrays: name -> array of any shape and dtype, no Python objects.
+    compressed: with zlib.
+
+  Raises:
+    ValueError: an array holds Python objects.
+  """
   buffer = io.BytesIO()
   write = np.savez_compressed if compressed else np.savez
   write(buffer, allow_pickle=False, **arrays)
@@ -107,6 +119,9 @@ def read_npz(source: Any, name: str, what: str) -> dict[str, np.ndarray]:
     source: path, or open binary file.
     name: what to call it in messages.
     what: what was expected, for messages.
+
+  Returns:
+    Name -> array, as stored.
 
   Raises:
     CheckpointError: missing, cut off, damaged, or holds Python objects.
@@ -140,6 +155,9 @@ def read_json(path: Any, what: str) -> dict[str, Any]:
     path: a path, or a resource with `read_text`.
     what: what was expected, for messages.
 
+  Returns:
+    The object.
+
   Raises:
     CheckpointError: missing, not JSON, or no object.
   """
@@ -167,6 +185,11 @@ def sha256(data: bytes) -> str:
 
 
 def write_json(path: str | os.PathLike, data: Any) -> None:
-  """Writes JSON with sorted keys; the file appears whole or not at all."""
+  """Writes JSON with sorted keys; the file appears whole or not at all.
+
+  Raises:
+    OSError: the system refuses.
+    TypeError: no JSON value.
+  """
   text = json.dumps(data, indent=2, sort_keys=True) + "\n"
   write_bytes(path, text.encode("utf-8"))

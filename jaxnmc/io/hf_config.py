@@ -96,6 +96,9 @@ def parse(data: dict[str, Any], name: str = "config.json") -> Parsed:
     data: the JSON object.
     name: file name for messages.
 
+  Returns:
+    Our config, and what else the file says.
+
   Raises:
     ConfigError: a field has a wrong type, an impossible value, a value that
       we do not compute, or is unknown.
@@ -184,6 +187,9 @@ def render(config: Config, dtype: str = "float32") -> dict[str, Any]:
   Args:
     config: ours.
     dtype: dtype of the weights beside it.
+
+  Returns:
+    A JSON object.
   """
   data: dict[str, Any] = {
     "architectures": ["HGRNBitForCausalLM"],

@@ -167,7 +167,9 @@ def write(
     The folder.
 
   Raises:
-    CheckpointError: parameters that do not fit the config, or a taken name.
+    MissingExtra: without the package `safetensors`.
+    CheckpointError: an unknown dtype, parameters that do not fit the config or
+      the dtype, or a taken name.
   """
   if dtype not in safetensors_files.FLOATS.values():
     raise CheckpointError(

@@ -148,7 +148,18 @@ def operations(config: Config) -> dict[str, int]:
 
 
 def zero_fraction(config: Config, params: dict[str, Any]) -> dict[str, Any]:
-  """Share of zero weights: over all, the extremes, and by role."""
+  """Share of zero weights, 0 to 1: over all, the extremes, and by role.
+
+  Args:
+    config: sizes.
+    params: matrices are latent float[out, in] or `Ternary`.
+
+  Returns:
+    `all`, `least` and `most` of a matrix, `by_role`: role -> mean over layers.
+
+  Raises:
+    CheckpointError: a matrix is not in the tree.
+  """
   zeros = size = 0
   shares: dict[str, list[float]] = {}
   count = jax.jit(lambda w: (ternarize(w).codes == 0).sum())

@@ -75,8 +75,11 @@ class Replay:
     """The array recorded as `key` (without `f64/`).
 
     Returns:
-      The array; a sentence if it cannot be computed here; None if the name
-      has no meaning.
+      The array, shaped as it is recorded; a sentence if it cannot be computed
+      here; None if the name has no meaning.
+
+    Raises:
+      CheckpointError: the recorded greedy arrays disagree on their length.
     """
     for pattern, group, needs in (
       (r"masked_(logits|state_\d+)", self._masked, "attention_mask"),

@@ -46,6 +46,7 @@ def verify(
     compared and the worst of each, `failed`, `unknown` and `skipped` arrays.
 
   Raises:
+    ConfigError, MissingExtra: as `load`.
     CheckpointError: the npz is damaged, lacks `input_ids`, has an array of
       another shape, or holds nothing to compare.
     TokenError: ids outside of the vocabulary.

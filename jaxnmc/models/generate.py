@@ -48,7 +48,12 @@ class Generated:
 def left_pad(
   rows: Sequence[np.ndarray], pad_id: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Sequences padded on the left: (ids int32[B, T], mask int32[B, T])."""
+  """Sequences padded on the left: (ids int32[B, T], mask int32[B, T]).
+
+  Args:
+    rows: one or more of int[n]; T is the longest n.
+    pad_id: id of the padding, where the mask is 0.
+  """
   length = max(len(row) for row in rows)
   ids = np.full((len(rows), length), pad_id, np.int32)
   mask = np.zeros((len(rows), length), np.int32)
@@ -190,6 +195,9 @@ def generate(
   jit: bool = True,
   **options,
 ) -> Generated:
-  """`Generator(...)(prompts, tokens, ...)` for a single use."""
+  """`Generator(...)(prompts, tokens, ...)` for a single use.
+
+  Arguments and errors as there.
+  """
   generator = Generator(run, params, vocab_size, sampler, jit=jit)
   return generator(prompts, tokens, **options)

@@ -33,6 +33,10 @@ class Config:
     bos_token_id: begin-of-text token, or None.
     eos_token_id: end-of-text token, or None.
     pad_token_id: padding token, or None.
+
+  Raises:
+    ConfigError: a size that is no positive integer, an eps outside of (0, 1),
+      another norm, or sizes that do not go together.
   """
 
   vocab_size: int = 32000

@@ -54,7 +54,7 @@ class Fx:
     return tuple(self.q.shape)
 
   def to_float(self, dtype=jnp.float32) -> jax.Array:
-    """The real values; the only way out of the integers."""
+    """The real values, `dtype`[...]; the only way out of the integers."""
     value = jnp.asarray(self.q).astype(dtype) * 2.0 ** -(self.frac + self.exp)
     return value if self.mult is None else value * self.mult.astype(dtype)
 
@@ -65,5 +65,5 @@ def is_fx(value) -> bool:
 
 
 def codes(value):
-  """The codes of an `Fx`; any other value as it is."""
+  """The codes of an `Fx`, int32[...]; any other value as it is."""
   return value.q if isinstance(value, Fx) else value

@@ -28,6 +28,10 @@ class SigmoidTable:
     spacing: log2 of the node distance in input codes (6: distance 1.0).
     segments: number of segments; nodes are segments + 1.
     out_frac: fraction bits of the output.
+
+  Raises:
+    FormatError: in_frac or spacing outside 0..15, segments outside 1..4096, or
+      out_frac outside 1..15.
   """
 
   in_frac: int = 6
@@ -69,7 +73,7 @@ _MAX_PIECES = 16
 
 
 def sigmoid(k: jax.Array, table: SigmoidTable) -> jax.Array:
-  """Table sigmoid of int32 codes.
+  """Table sigmoid of int32 codes (docs/numerics.md, 7).
 
   Args:
     k: int32[...], input with `table.in_frac` fraction bits.

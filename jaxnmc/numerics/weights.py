@@ -37,7 +37,7 @@ class QVector:
   Used for norm gains (int8), embedding tables (int16) and constants (int32).
 
   Attributes:
-    q: integer array.
+    q: int8, int16 or int32[...].
     frac: fraction bits.
     low: smallest code.
     high: largest code.

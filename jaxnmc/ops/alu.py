@@ -23,18 +23,23 @@ Value = Any  # an operand: int32 or float array, or node of a graph
 
 
 class IntAlu:
-  """Exact int32 arithmetic; bounds are the interpreter's business."""
+  """Exact int32 arithmetic; bounds are the interpreter's business.
+
+  Operands are int32[..., n], features last, that broadcast; so are results
+  where nothing else is said.  Equations: docs/numerics.md, 2 (rounding), 4
+  (products), 6 (roots) and 7 (sigmoid).
+  """
 
   exact = True
 
   # --- data
 
   def param(self, array) -> Value:
-    """A stored parameter as an operand."""
+    """A stored parameter of any integer type as an operand."""
     return jnp.asarray(array).astype(jnp.int32)
 
   def zeros_like(self, x: Value) -> Value:
-    """Zeros of the shape of one step of x."""
+    """Zeros for one step of x: [T, ...] -> [...]."""
     return jnp.zeros(x.shape[1:], x.dtype)
 
   def mark(self, x: Value, path: str, cast: bool) -> Value:
@@ -102,6 +107,9 @@ class IntAlu:
     """clip(round(a / 2^shift), low, high).
 
     `least` is a static lower bound of a shift that is data.
+
+    Raises:
+      FormatError: a static left shift by more than 30 bits.
     """
     if least is not None and least >= 1:
       return wide.round_right(a, shift, low, high)
@@ -123,7 +131,7 @@ class IntAlu:
     `form` is what the interpreter knows of the operands: "scale" (b is a
     16-bit mantissa), "root" (b is an inverse root, a a 16 by 8 bit product)
     or "any"; `least` is a static lower bound of a shift that is data.  They
-    change the work, not the result.
+    change the work, not the result.  The shift is 1 to 62.
     """
     if isinstance(shift, int):
       least = shift
@@ -134,25 +142,35 @@ class IntAlu:
     return wide.mul_shr(a, b, shift, low, high)
 
   def sigmoid(self, a, *, table: SigmoidTable):
-    """Table sigmoid."""
+    """Table sigmoid; see `numerics.sigmoid.sigmoid`."""
     return sigmoid.sigmoid(a, table)
 
   def mean_square(self, high, low, *, mult: Int, shift: Int, limit: Int):
-    """Mean from a two-payload sum of squares."""
+    """Mean from a two-payload sum of squares; see `rsqrt.mean_square`."""
     return rsqrt.mean_square(high, low, mult, shift, limit)
 
   def inv_sqrt(self, a):
-    """Integer inverse square root."""
+    """Integer inverse square root, 1 <= a < 2^24; see `rsqrt.inv_sqrt`."""
     return rsqrt.inv_sqrt(a)
 
   # --- synapses
 
   def gather_rows(self, table, ids):
-    """Rows of an embedding table (host)."""
+    """Rows of a table [V, n] for ids int32[...]: [..., n] (host)."""
     return jnp.take(table, ids, axis=0, mode="clip").astype(jnp.int32)
 
   def dense(self, x, weight: QMatrix, *, bound: int, parts: int = 1):
-    """Matrix product; with several parts, a tuple of row blocks."""
+    """Matrix product: a tuple of `parts` row blocks, [..., out / parts].
+
+    Args:
+      x: [..., in], |x| <= bound.
+      weight: codes int8[out, in]; its scale is left to the interpreter.
+      bound: static bound of |x|, at most 32639.
+      parts: number of blocks; divides out.
+
+    Returns:
+      The blocks, in order of rows.
+    """
     out = ternary_matmul(x, jnp.asarray(weight.codes), bound)
     return tuple(jnp.split(out, parts, axis=-1))
 
@@ -165,9 +183,9 @@ class IntAlu:
     return jnp.broadcast_to(x, (*x.shape[:-1], width))
 
   def matmul(self, a, b):
-    """Product of two activations; the bound has been checked."""
+    """[..., n, k] @ [..., k, m]; the bound has been checked."""
     return jnp.matmul(a, b, preferred_element_type=jnp.int32)
 
   def outer(self, a, b):
-    """Outer product of features."""
+    """[..., n], [..., m] -> [..., n, m]."""
     return a[..., :, None] * b[..., None, :]

@@ -20,7 +20,11 @@ def _floor(x: jax.Array) -> jax.Array:
 
 
 class FloatAlu(IntAlu):
-  """Float form of `IntAlu`; trainable."""
+  """Float form of `IntAlu`, which says shapes and meanings; trainable.
+
+  Args:
+    dtype: float type of all operands and results.
+  """
 
   exact = False
 

@@ -75,7 +75,11 @@ class Ops:
     self.tape.kinds[path] = how
 
   def guard(self, path: str) -> None:
-    """Refuses to go on inside a JAX transform that `ops` does not know of."""
+    """Refuses to go on inside a JAX transform that `ops` does not know of.
+
+    Raises:
+      TransformError: names the path and says what to use instead.
+    """
     if _compat.trace_state() != self._trace:
       raise TransformError(
         f"{path}: used inside a raw JAX transform (jit, vmap, grad, lax.scan"
@@ -110,6 +114,9 @@ class Ops:
 
     Returns:
       (last carry, ys stacked on axis 0).
+
+    Raises:
+      TransformError: called inside a raw JAX transform.
     """
     self.guard(self.path(name))
     kinds: dict[str, Reduce] = {}
@@ -137,6 +144,9 @@ class Ops:
 
     Returns:
       The stacked result of the body.
+
+    Raises:
+      TransformError: called inside a raw JAX transform.
     """
     self.guard(self.path(name))
     kinds: dict[str, Reduce] = {}

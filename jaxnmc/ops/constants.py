@@ -27,7 +27,7 @@ CONSTANTS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def constant(name: str | None) -> Callable[[jax.Array], jax.Array]:
-  """The function a plan calls `name`; None is the identity.
+  """The function (array -> array) a plan calls `name`; None is the identity.
 
   Raises:
     PlanError: nobody has registered the name.

@@ -10,7 +10,16 @@ from jaxnmc.ops.fixed_point import FixedPoint
 
 
 class Elementwise(FixedPoint):
-  """What one neuron does with its own values."""
+  """What one neuron does with its own values.
+
+  Operands and results are `Fx` whose codes, int32[T, ..., n], broadcast; the
+  rules are those of docs/numerics.md, 2 ("between sites") and 7.
+
+  Raises (every op):
+    PlanError: an operand is no fixed-point value.
+    FormatError: an operand carries a pending matrix scale, or the result could
+      leave 32 bits.
+  """
 
   def add(self, a, b) -> Fx:
     """a + b, exact."""
@@ -36,7 +45,11 @@ class Elementwise(FixedPoint):
     return self._value(label, q, a.frac + b.frac, low, high)
 
   def one_minus(self, x) -> Fx:
-    """1 - x, exact; x needs 0 to 30 fraction bits."""
+    """1 - x, exact.
+
+    Raises:
+      FormatError: x has less than 0 or more than 30 fraction bits.
+    """
     path = self._here()
     x = self._plain(path, x)
     if not 0 <= x.frac <= 30:
@@ -65,7 +78,7 @@ class Elementwise(FixedPoint):
     return self._value(self._here(), self.alu.max(a.q, b.q), a.frac, low, high)
 
   def compare(self, a, b) -> Fx:
-    """1 where a >= b, else 0."""
+    """1 where a >= b, else 0; no fraction bits."""
     a, b = self._aligned(a, b)
     return Fx(self.alu.ge(a.q, b.q), frac=0, low=0, high=1)
 
@@ -78,7 +91,7 @@ class Elementwise(FixedPoint):
     return self._value(self._here(), q, a.frac, low, high)
 
   def keep(self, mask, x) -> Fx:
-    """x where mask is 1 (or None), zero where it is 0."""
+    """x where mask, int[T, ...], is 1 (or None), zero where it is 0."""
     if mask is None:
       return x
     x = self._plain(self._here(), x)
@@ -88,7 +101,7 @@ class Elementwise(FixedPoint):
     return dataclasses.replace(x, q=q, low=low, high=high)
 
   def sigmoid(self, x) -> Fx:
-    """Table sigmoid; values 0 to 2^out_frac."""
+    """Table sigmoid of the plan; 0 to 2^out_frac, out_frac fraction bits."""
     path = self._here()
     x = self._plain(path, x)
     # One instruction whichever point is finer, so that layers share programs;
@@ -106,6 +119,6 @@ class Elementwise(FixedPoint):
 
 
 def product_range(a: Fx, b: Fx) -> tuple[int, int]:
-  """Smallest and largest product of two values."""
+  """Smallest and largest product of the codes of two values."""
   corners = [x * y for x in (a.low, a.high) for y in (b.low, b.high)]
   return min(corners), max(corners)

@@ -47,12 +47,12 @@ class Executable:
   runs: tuple[Run, ...]
 
   def load(self) -> tuple[Numbers, ...]:
-    """Puts the numbers of all runs on the device."""
+    """Puts the numbers on the device: one `Numbers` per run."""
     return tuple(_numbers(run) for run in self.runs)
 
 
 def executable(graph: Graph) -> Executable:
-  """Prepares a graph."""
+  """Prepares a graph: finds the layers that are one program."""
   return Executable(graph, tuple(runs(graph)))
 
 

@@ -139,14 +139,21 @@ class FixedPoint(Ops):
   def site(self, name: str, x, align: str | None = None, unit: bool = False):
     """Rounds, shifts and saturates x into the plan's format of this site.
 
+    The equation is in docs/numerics.md, 2 ("site").
+
     Args:
       name: last part of the site's path.
-      x: fixed-point value, with or without a pending matrix scale.
+      x: Fx of int32[T, ..., n], with or without a pending matrix scale.
       align: used by `calibrate` only.
       unit: used by `calibrate` only.
 
     Returns:
-      Fx in the site's format.
+      Fx in the site's format, same shape.
+
+    Raises:
+      PlanError: x is no fixed-point value, or the plan lacks the site.
+      FormatError: one multiply-shift cannot reach the format.
+      TransformError: called inside a raw JAX transform.
     """
     del align, unit
     path = self.path(name)

@@ -73,7 +73,7 @@ class Graph:
   """A recorded model.
 
   Attributes:
-    nodes: in order of evaluation.
+    nodes: in order of evaluation, `nodes[i].id == i`.
     bind: id of a `prev` node -> id of the value that replaces it.
     outputs: pytree of the function's outputs, leaves `Output`.
     state: pytree of the function's new state, leaves `Output`.

@@ -24,7 +24,17 @@ MAX_GAINED = symmetric_limit(16) * symmetric_limit(8)
 
 
 class Norms(FixedPoint):
-  """Norms with vector gains."""
+  """Norms with vector gains (docs/numerics.md, 6).
+
+  x is an `Fx` of int32[T, ..., n] that is a site; gains have n entries;
+  results are sites of the shape of x, in the plan's formats.
+
+  Raises (every norm):
+    PlanError: the plan lacks the norm or a site, or a gain has another width.
+    FormatError: x is no site of at most 16 bits, eps rounds to zero, or a
+      format cannot be reached in one multiply-shift.
+    TransformError: called inside a raw JAX transform.
+  """
 
   def norm(self, name: str, x, gain, eps: float) -> Fx:
     """RMSNorm with vector gain, by sum of squares and inverse root."""
@@ -33,7 +43,7 @@ class Norms(FixedPoint):
     return self._scale(path, x, gain, root)
 
   def norms(self, name: str, x, gains, eps: float) -> dict[str, Fx]:
-    """RMSNorms of one value with several gains and one root."""
+    """RMSNorms of one value, one root: site name -> result, as in gains."""
     path = self.path(name)
     x, root = self._normalizer(path, x, eps)
     return {
@@ -52,7 +62,10 @@ class Norms(FixedPoint):
   def double_norm(
     self, name: str, x, gain, gains, eps1: float, eps2: float
   ) -> dict[str, Fx]:
-    """Two norms with one root: v = g x, r from both mean squares, v g_k r."""
+    """Two norms with one root: v = g x, r from both mean squares, v g_k r.
+
+    Site name -> result, as in gains (docs/numerics.md, 6.2).
+    """
     path = self.path(name)
     self.guard(path)
     x = self._plain(path, x)
@@ -158,6 +171,6 @@ class Norms(FixedPoint):
     return self._sited(path, self._requant(path, pending, fmt, form), fmt)
 
   def act_quant(self, name: str, x) -> Fx:
-    """Integer plans: the static site in front of the product does this."""
+    """x: the static site in front does this (docs/numerics.md, 10)."""
     del name
     return x

@@ -60,7 +60,7 @@ class Leaf:
 
 
 def path_name(path) -> str:
-  """`params["layers"][0]["attn"]` -> "layers.0.attn"."""
+  """A JAX key path as text: params["layers"][0]["attn"] -> layers.0.attn."""
   return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
@@ -74,10 +74,13 @@ def label_leaves(params):
 
 
 class Observe(Reference):
-  """Reference that measures.
+  """Reference that measures; parameters come as `Leaf`s (`label_leaves`).
 
   Args:
     notes: filled with static facts while tracing.
+
+  Raises (every op that takes a parameter):
+    PlanError: it is no `Leaf`, or it is used a second time in another part.
   """
 
   def __init__(self, notes: Notes) -> None:

@@ -18,12 +18,21 @@ from jaxnmc.ops.norms import Norms
 
 
 class Quantized(Elementwise, Norms):
-  """Fixed-point meaning of every op; arguments as for `FixedPoint`."""
+  """Fixed-point meaning of every op; arguments as for `FixedPoint`.
+
+  Values are `Fx` of int32[T, ..., n]: time first, features last.
+
+  Raises (every op):
+    PlanError: an operand is no fixed-point value or quantised parameter, or
+      the plan does not know the site.
+    FormatError: an operand carries a pending matrix scale, or the result could
+      leave 32 bits.
+  """
 
   # --- parameters
 
   def embed(self, name: str, table, ids) -> Fx:
-    """Rows of an integer table; computed on the host."""
+    """Rows of an integer table for ids int32[T, ...]; host work, a site."""
     path = self.path(name)
     fmt = self.plan.format(path)
     table = self.store.table(path, table, fmt)
@@ -31,7 +40,7 @@ class Quantized(Elementwise, Norms):
     return self._sited(path, q, fmt)
 
   def const(self, name, param, transform: str | None = None, unit=False) -> Fx:
-    """A parameter as a fixed-point constant."""
+    """A parameter as a fixed-point constant, of its own shape."""
     path = self.path(name)
     fmt = self.plan.format(path)
     value = self.store.const(path, param, fmt, transform)
@@ -49,7 +58,24 @@ class Quantized(Elementwise, Norms):
     return self.linear_split(name, weight, x, 1)[0]
 
   def linear_split(self, name: str, weight, x, parts: int) -> tuple[Fx, ...]:
-    """One stored matrix whose rows feed `parts` different ports."""
+    """One stored matrix whose rows feed `parts` different ports.
+
+    Args:
+      name: name of the matrix.
+      weight: matrix [out, in], for which the store has a `QMatrix`.
+      x: a site of [T, ..., in], codes within +-32639.
+      parts: number of ports; divides out.
+
+    Returns:
+      `parts` values of [T, ..., out / parts], scale pending (docs/numerics.md,
+      4).
+
+    Raises:
+      FormatError: x is no site, has more than two 8-bit digits, or a row's
+        sum could leave 32 bits.
+      PlanError: x and the matrix have different widths, or it is no QMatrix.
+      TransformError: called inside a raw JAX transform.
+    """
     path = self.path(name)
     self.guard(path)
     x = self._plain(path, x)
@@ -78,14 +104,14 @@ class Quantized(Elementwise, Norms):
     return tuple(make(q) for q in sums)
 
   def sum(self, x) -> Fx:
-    """Sum over features at one aggregator neuron."""
+    """Sum over features at one aggregator neuron: [T, ..., 1]."""
     path = self._here()
     x = self._plain(path, x)
     n = x.shape[-1]
     return self._value(path, self.alu.sum(x.q), x.frac, x.low * n, x.high * n)
 
   def broadcast(self, x, width: int) -> Fx:
-    """One value to `width` neurons."""
+    """One value to `width` neurons: [T, ..., 1] -> [T, ..., width]."""
     x = self._plain(self._here(), x)
     q = self.alu.broadcast(x.q, width=width)
     return dataclasses.replace(x, q=q)
@@ -99,7 +125,7 @@ class Quantized(Elementwise, Norms):
     return self._value(label, q, a.frac + b.frac, -high, high)
 
   def outer(self, a, b) -> Fx:
-    """Outer product of features."""
+    """Outer product of features: [..., n], [..., m] -> [..., n, m]."""
     label = self._pair(a, "x", b)
     low, high = product_range(a, b)
     q = self.alu.outer(a.q, b.q)

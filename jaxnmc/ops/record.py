@@ -40,7 +40,12 @@ class Sym:
 
 
 class GraphAlu(IntAlu):
-  """Writes instructions down."""
+  """Writes instructions down; operands and results are `Sym`s.
+
+  Attributes:
+    nodes: what was written so far, in order of evaluation.
+    scope: function that returns the present path of names.
+  """
 
   def __init__(self) -> None:
     self.nodes: list[Node] = []
@@ -53,7 +58,21 @@ class GraphAlu(IntAlu):
     return None
 
   def emit(self, op, args=(), static=None, width=None, data=None, **kw) -> Sym:
-    """Appends a node; raw arrays among the operands become constants."""
+    """Appends a node; raw arrays among the operands become constants.
+
+    An element-wise instruction on constants alone is computed here instead.
+
+    Args:
+      op: instruction name.
+      args: operands, `Sym`s or integer arrays [..., n].
+      static: static operands by name.
+      width: features of the result; the widest operand's when not given.
+      data: data of the node.
+      **kw: further fields of `Node`.
+
+    Returns:
+      The new node's `Sym`.
+    """
     syms = [a if isinstance(a, Sym) else self.param(a) for a in args]
     if op in ELEMENTWISE and syms and all(self._constant(s) for s in syms):
       values = [self.nodes[s.id].data for s in syms]
@@ -88,7 +107,11 @@ class GraphAlu(IntAlu):
     return self.param(np.zeros(x.width, np.int32))
 
   def mark(self, x: Value, path: str, cast: bool) -> Sym:
-    """Names a node."""
+    """Names a node.
+
+    Raises:
+      PlanError: it has a name already, or is a constant or a state.
+    """
     node = self.nodes[x.id]
     if node.site is not None or node.op in ("const", "prev"):
       raise PlanError(
@@ -124,7 +147,11 @@ class GraphAlu(IntAlu):
     return self.emit("broadcast", (x,), {"width": width}, width=width)
 
   def matmul(self, a, b):
-    """Attention over a growing memory has no place on the cores."""
+    """Attention over a growing memory has no place on the cores.
+
+    Raises:
+      PlanError: always.
+    """
     raise PlanError(
       "ops.matmul multiplies two activations over the whole sequence; its"
       " memory grows with the tokens, so it cannot be placed on cores; write"
@@ -132,7 +159,11 @@ class GraphAlu(IntAlu):
     )
 
   def outer(self, a, b):
-    """Not placed yet."""
+    """Not placed yet.
+
+    Raises:
+      PlanError: always.
+    """
     raise PlanError("ops.outer cannot be recorded yet")
 
 
@@ -157,13 +188,21 @@ class Record(Quantized):
     alu.scope = lambda: self._path
 
   def keep(self, mask, x):
-    """A mask is for batches; cores simply do not get the masked tokens."""
+    """A mask is for batches; cores simply do not get the masked tokens.
+
+    Raises:
+      PlanError: there is a mask.
+    """
     if mask is not None:
       raise PlanError("record takes inputs without a mask")
     return x
 
   def vmap(self, name, body, *args, in_axes=0, out_axes=0):
-    """Not placed yet."""
+    """Not placed yet.
+
+    Raises:
+      PlanError: always.
+    """
     raise PlanError(f"{self.path(name)}: ops.vmap cannot be recorded yet")
 
   def scan(self, name, body, init, xs):
@@ -192,7 +231,7 @@ class Record(Quantized):
 
 
 def record(fn, plan, qparams) -> Graph:
-  """Writes down what the chip computes for one token.
+  """Writes down what the chip computes for one token, without a mask.
 
   Args:
     fn: model function.

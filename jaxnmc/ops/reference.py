@@ -22,7 +22,7 @@ MIN_ABSMAX = 1e-5
 
 
 def rms_norm(x: jax.Array, gain: jax.Array, eps: float) -> jax.Array:
-  """x * gain / sqrt(mean(x^2) + eps) over the last axis."""
+  """x * gain / sqrt(mean(x^2) + eps) over the last axis: float[..., n]."""
   mean = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
   return x * (1 / jnp.sqrt(mean + eps)) * gain
 
@@ -59,8 +59,13 @@ def product(x: jax.Array, weight: jax.Array) -> jax.Array:
 class Reference(Ops):
   """Float meaning of every op; differentiable.
 
+  Element-wise ops take float[T, ..., n] that broadcast and keep their dtype.
+
   Args:
     taps: keep the value of every site (and the activation codes) on the tape.
+
+  Raises (linear, scan and vmap; with taps every op that names a site):
+    TransformError: called inside a raw JAX transform.
   """
 
   def __init__(self, taps: bool = False) -> None:
@@ -107,18 +112,18 @@ class Reference(Ops):
     return constant(transform)(param)
 
   def index(self, x, i: int):
-    """Row `i` of axis 0 of a constant."""
+    """Row `i` of axis 0 of a constant: [L, ...] -> [...]."""
     return x[i]
 
   # --- synapses
 
   def linear(self, name: str, weight, x):
-    """Ternary product x W^T; float[T, ..., out]."""
+    """Ternary product x W^T: float[T, ..., in] -> float[T, ..., out]."""
     self.guard(self.path(name))
     return product(x, ternary_values(weight).astype(x.dtype))
 
   def linear_split(self, name: str, weight, x, parts: int):
-    """One stored matrix whose rows feed `parts` different ports."""
+    """Equal blocks of the rows' results: `parts` float[T, ..., out / parts]."""
     return tuple(jnp.split(self.linear(name, weight, x), parts, axis=-1))
 
   def sum(self, x):
@@ -130,7 +135,7 @@ class Reference(Ops):
     return jnp.broadcast_to(x, (*x.shape[:-1], width))
 
   def matmul(self, a, b):
-    """Product of two activations over their last two axes."""
+    """Product over the last two axes: [..., n, k] @ [..., k, m]."""
     return jnp.matmul(a, b)
 
   def outer(self, a, b):

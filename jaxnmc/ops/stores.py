@@ -30,7 +30,11 @@ def check_qparams(qparams, plan) -> None:
 
 
 class IntStore:
-  """Parameters as `quantize_params` left them."""
+  """Parameters as `quantize_params` left them.
+
+  Raises (every method):
+    PlanError: the leaf at this path is something else.
+  """
 
   def _need(self, path: str, leaf, kind: type):
     if not isinstance(leaf, kind):
@@ -41,16 +45,16 @@ class IntStore:
     return leaf
 
   def matrix(self, path: str, leaf) -> QMatrix:
-    """An integer matrix."""
+    """An integer matrix, codes int8[out, in]."""
     return self._need(path, leaf, QMatrix)
 
   def table(self, path: str, leaf, fmt: Format) -> QVector:
-    """An integer embedding table."""
+    """An integer embedding table, [V, n]."""
     del fmt
     return self._need(path, leaf, QVector)
 
   def gain(self, path: str, leaf, plan) -> QVector:
-    """The integer gain of a norm."""
+    """The integer gain of a norm, [n]."""
     del plan
     return self._need(path, leaf, QVector)
 
@@ -61,13 +65,28 @@ class IntStore:
 
 
 class FloatStore:
-  """Float parameters rounded on the fly, straight-through."""
+  """Float parameters rounded on the fly, straight-through.
+
+  The integers are those of `quantize_params`, as floats (docs/numerics.md, 4, 5
+  and 9).
+
+  Args:
+    dtype: float type of the results.
+  """
 
   def __init__(self, dtype) -> None:
     self.dtype = dtype
 
   def matrix(self, path: str, leaf) -> QMatrix:
-    """Ternary codes and the 16-bit multiplier, as floats."""
+    """Ternary codes and the 16-bit multiplier, as floats.
+
+    Args:
+      path: not used.
+      leaf: latent float[out, in] or `Ternary`.
+
+    Returns:
+      `QMatrix` with float codes [out, in] and mult [], exp 0.
+    """
     del path
     if isinstance(leaf, Ternary):
       codes, scale = leaf.codes.astype(self.dtype), leaf.scale

@@ -41,7 +41,12 @@ def over_batch(run, inputs, state):
 
 
 def check_inputs(fn, inputs) -> None:
-  """Lets the model refuse bad inputs while they are still concrete."""
+  """Lets the model refuse bad inputs while they are still concrete.
+
+  Raises:
+    UserError: whatever `fn.check_inputs` raises; a `TokenError` of language
+      models.
+  """
   check = getattr(fn, "check_inputs", None)
   if check is not None:
     check(inputs)
@@ -60,7 +65,10 @@ def reference(fn, taps: bool = False):
 
   Returns:
     `run(params, inputs, state=None) -> (out, state)`, with taps
-    `(out, state, {path: value})`.
+    `(out, state, {path: value})`; values are float[T, ..., n] of the dtype of
+    the params, with the batch axis in front if ids are [B, T].  It raises
+    `TokenError` for inputs that the model cannot read, `TransformError` for
+    raw JAX transforms inside of the model.
   """
 
   def run(params, inputs, state=None):
@@ -76,7 +84,17 @@ def reference(fn, taps: bool = False):
 
 
 def observe(fn):
-  """Float run that returns ranges: `run(params, inputs) -> (ranges, notes)`."""
+  """Float run that measures the range of every site.
+
+  Args:
+    fn: model function.
+
+  Returns:
+    `run(params, inputs) -> (ranges, notes)`: path -> largest magnitude over all
+    tokens and features, a float; and the static facts of the trace.  It raises
+    as the one of `reference`, and `PlanError` for params used twice or not as
+    they stand in the tree.
+  """
   notes = Notes()
 
   @jax.jit
@@ -110,7 +128,9 @@ def fake_quant(fn, plan, taps: bool = False):
 
   Returns:
     `run(params, inputs, state=None) -> (out, state)` on float params; outputs
-    are `Fx` pytrees whose codes are floats.
+    are `Fx` pytrees whose codes are floats (docs/numerics.md, 9).  It raises
+    `TokenError` as `reference`, `PlanError` for params without floats or a plan
+    of another model, `FormatError` where a format does not do.
   """
 
   def run(params, inputs, state=None):
@@ -146,7 +166,10 @@ def fixed(fn, plan, taps: bool = False, saturation: bool = False):
 
   Returns:
     `run(qparams, inputs, state=None) -> (out, state)`; logits and state are
-    `Fx` pytrees of int32.
+    `Fx` pytrees of int32 (docs/numerics.md).  With taps or saturation
+    `(out, state, {path: value})`.  It raises `TokenError` as `reference`,
+    `PlanError` for float params or another plan or model, and `FormatError`
+    where a value could leave 32 bits.
   """
 
   def run(qparams, inputs, state=None):
@@ -163,7 +186,7 @@ def fixed(fn, plan, taps: bool = False, saturation: bool = False):
 
 
 def checked_tree(qparams, plan):
-  """The parameter tree of qparams that belong to this plan.
+  """The parameter tree of qparams that belong to this plan, as JAX arrays.
 
   Raises:
     PlanError: float params, or qparams of another plan.

@@ -14,11 +14,11 @@ def calibrate(fn):
     fn: model function.
 
   Returns:
-    `run(params, batches) -> Stats`; `batches` is an iterable of inputs, each
-    an input dict or an int32 array of ids, [T] or [B, T].
-
-  Raises:
-    PlanError: no batch was given.
+    `run(params, batches) -> Stats`; `params` is a pytree of float arrays (or
+    `Ternary`), `batches` an iterable of inputs, each an input dict or an int32
+    array of ids, [T] or [B, T].  It raises `PlanError` where no batch is given
+    or a parameter is not used as it stands, and `TokenError` for inputs that
+    the model cannot read.
   """
 
   def run(params, batches: Iterable) -> Stats:

@@ -54,7 +54,11 @@ class Plan:
       ) from None
 
   def norm(self, path: str) -> NormFormat:
-    """The numbers inside a norm."""
+    """The numbers inside a norm.
+
+    Raises:
+      PlanError: the plan does not know the norm.
+    """
     try:
       return self.norms[path]
     except KeyError:
@@ -68,7 +72,11 @@ class Plan:
     return dataclasses.replace(self, **changes)
 
   def with_formats(self, changes: Mapping[str, Format]) -> "Plan":
-    """A copy with the formats of some sites replaced."""
+    """A copy with the formats of some sites replaced.
+
+    Raises:
+      PlanError: the plan does not know one of the sites.
+    """
     for path in changes:
       self.format(path)
     return self.replace(formats={**self.formats, **changes})
@@ -134,7 +142,11 @@ class Plan:
       raise PlanError(f"not a plan: {error}") from error
 
   def save(self, path: str | os.PathLike) -> None:
-    """Writes the plan; the file appears whole or not at all."""
+    """Writes the plan; the file appears whole or not at all.
+
+    Raises:
+      OSError: the system refuses.
+    """
     path = pathlib.Path(path)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(self.to_json())
@@ -142,7 +154,11 @@ class Plan:
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> "Plan":
-    """Reads a saved plan."""
+    """Reads a saved plan.
+
+    Raises:
+      PlanError: the file cannot be read, or is no plan of this version.
+    """
     try:
       return cls.from_json(pathlib.Path(path).read_text())
     except OSError as error:
@@ -181,7 +197,7 @@ def _sibling(path: str, name: str, formats: Mapping[str, Format]) -> str:
 
 
 def plan(stats: Stats, preset: Preset) -> Plan:
-  """Chooses a format for every site.
+  """Chooses a format for every site (docs/numerics.md, 3).
 
   Scales are powers of two, per tensor, as fine as the calibrated range (and
   the preset's margin) allows.  A site that is added to a finer one (`align`)
@@ -193,6 +209,10 @@ def plan(stats: Stats, preset: Preset) -> Plan:
 
   Returns:
     The plan.
+
+  Raises:
+    PlanError: a range is not finite, or a site aligns to one that is not there.
+    FormatError: the preset asks for a width that no format has.
   """
   formats, norms = {}, {}
   for path, limit in sorted(stats.ranges.items()):

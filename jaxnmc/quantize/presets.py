@@ -20,7 +20,10 @@ class Preset:
     eps: eps of every norm, or None for the model's own.
     norm: numbers inside a norm.
     table: the sigmoid table.
-    margin: share of headroom above the calibrated range.
+    margin: share of headroom above the calibrated range, 0 to 16.
+
+  Raises:
+    FormatError: a margin outside 0..16.
   """
 
   name: str

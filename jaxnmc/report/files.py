@@ -88,7 +88,11 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: str | None, data: Any, indent: int | None = 1) -> None:
-  """Writes JSON to a file, to standard output for "-", nowhere for None."""
+  """Writes JSON to a file, to standard output for "-", nowhere for None.
+
+  Raises:
+    OutputError: the system refuses.
+  """
   if path is None:
     return
   text = json.dumps(plain(data), indent=indent, allow_nan=False) + "\n"

@@ -41,6 +41,9 @@ def bits_per_byte(
 
   Returns:
     {"bpb", "nats_per_id", "perplexity", "ids", "bytes"}.
+
+  Raises:
+    DataError: there is nothing to score.
   """
   rows, size = encode(tokenizer, texts, tokenizer.vocab_size)
   bos = tokenizer.bos_id if tokenizer.bos_id is not None else 0

@@ -17,6 +17,14 @@ def two_stage(peak: float, steps: int, warmup: int = 0) -> Schedule:
 
   lr(t) = peak * 0.5 * (1 + cos(pi t / T)) * (1 if t < T / 2 else 0.5), times
   min(1, (t + 1) / warmup) if there is a warm-up.
+
+  Args:
+    peak: largest learning rate.
+    steps: T.
+    warmup: steps of linear warm-up.
+
+  Returns:
+    `schedule(step)`: float32[...] for steps int[...], from 0.
   """
 
   def schedule(step: jax.typing.ArrayLike) -> jax.Array:
@@ -31,7 +39,17 @@ def two_stage(peak: float, steps: int, warmup: int = 0) -> Schedule:
 def wsd(
   peak: float, steps: int, warmup: int = 0, constant: float = 0.6
 ) -> Schedule:
-  """Warm-up, constant to `constant * steps`, then linear to zero."""
+  """Warm-up, constant to `constant * steps`, then linear to zero.
+
+  Args:
+    peak: largest learning rate.
+    steps: steps in all.
+    warmup: steps of linear warm-up.
+    constant: share of the steps before the fall, below 1.
+
+  Returns:
+    As `two_stage`.
+  """
 
   def schedule(step: jax.typing.ArrayLike) -> jax.Array:
     t = jnp.asarray(step, jnp.float32)
@@ -49,7 +67,11 @@ SCHEDULES = {"two_stage": two_stage, "wsd": wsd}
 
 
 def make(name: str, peak: float, steps: int, warmup: int) -> Schedule:
-  """Returns the schedule of that name; ConfigError if there is none."""
+  """Returns the schedule of that name (of `SCHEDULES`).
+
+  Raises:
+    ConfigError: there is none.
+  """
   if name not in SCHEDULES:
     raise ConfigError(
       f"schedule: found {name!r}, allowed are {', '.join(SCHEDULES)}"

@@ -58,6 +58,9 @@ def cross_entropy(
     logits: [..., V].
     targets: int32[...].
     mask: [...] of 0/1, 0 leaves the position out; None takes all.
+
+  Returns:
+    float32[]; 0 if everything is masked.
   """
   nats = optax.softmax_cross_entropy_with_integer_labels(
     logits.astype(jnp.float32), targets
@@ -68,7 +71,16 @@ def cross_entropy(
 def distillation(
   logits: jax.Array, teacher: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
-  """Mean KL(teacher || student), nats, in float32; no gradient to teacher."""
+  """Mean KL(teacher || student), nats, in float32; no gradient to teacher.
+
+  Args:
+    logits: of the student, [..., V].
+    teacher: its logits, [..., V].
+    mask: as for `cross_entropy`.
+
+  Returns:
+    float32[].
+  """
   student = jax.nn.log_softmax(logits.astype(jnp.float32))
   target = jax.nn.log_softmax(
     jax.lax.stop_gradient(teacher).astype(jnp.float32)
@@ -114,7 +126,11 @@ def init(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
 
 
 def make_mesh(devices: int | None = None) -> Mesh:
-  """Returns a mesh with the one axis `data` over the first devices."""
+  """Returns a mesh with the one axis `data` over the first devices.
+
+  Raises:
+    ConfigError: there are fewer devices.
+  """
   count = devices or jax.device_count()
   if count > jax.device_count():
     raise ConfigError(
@@ -163,6 +179,10 @@ def make_step(
     pad_id: targets with this id do not count; None: all count.
     teacher: (fn, params) with the same vocabulary, or None.
     alpha: weight of the teacher, 0 ... 1.
+
+  Raises:
+    ConfigError: batch is no multiple of the mesh, or alpha does not go with
+      the teacher.
   """
   if batch % mesh.size:
     raise ConfigError(
