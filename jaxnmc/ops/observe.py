@@ -42,13 +42,11 @@ class Notes:
     roles: parameter path -> its part.
     units: sites that lie in [0, 1].
     aligns: site -> the site whose fraction bits bound its own.
-    norms: norm path -> number of features.
   """
 
   roles: dict[str, Role] = dataclasses.field(default_factory=dict)
   units: set[str] = dataclasses.field(default_factory=set)
   aligns: dict[str, str] = dataclasses.field(default_factory=dict)
-  norms: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +143,6 @@ class Observe(Reference):
 
   def _square(self, path: str, x) -> None:
     mean = jnp.mean(jnp.square(x), axis=-1)
-    self.notes.norms[path] = x.shape[-1]
     self.emit(path + ".mean_square", jnp.max(mean).astype(jnp.float32), "max")
 
   def norm(self, name, x, gain, eps):

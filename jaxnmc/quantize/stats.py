@@ -13,7 +13,7 @@ class Stats:
   Attributes:
     ranges: path -> largest magnitude seen (real units); for norms
       `<norm>.mean_square` is the largest mean square.
-    notes: roles of parameters, unit sites, alignments, norms.
+    notes: roles of parameters, unit sites, alignments.
     tokens: number of tokens seen.
   """
 
@@ -30,7 +30,6 @@ class Stats:
       {**self.notes.roles, **other.notes.roles},
       self.notes.units | other.notes.units,
       {**self.notes.aligns, **other.notes.aligns},
-      {**self.notes.norms, **other.notes.norms},
     )
     return Stats(ranges, notes, self.tokens + other.tokens)
 

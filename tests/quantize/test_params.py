@@ -9,6 +9,7 @@ from jaxnmc.errors import PlanError, UserError
 from jaxnmc.numerics.ternary import Ternary
 from jaxnmc.numerics.weights import QMatrix, QVector
 from jaxnmc.ops import transform
+from jaxnmc.ops.record import record
 from jaxnmc.quantize import params as params_lib
 
 
@@ -163,6 +164,8 @@ def test_float_params_are_refused(small):
   run = transform.fixed(small.fn, small.plan)
   with pytest.raises(PlanError, match="expected the result of quantize_params"):
     run(small.params, {"ids": small.ids})
+  with pytest.raises(PlanError, match="expected the result of quantize_params"):
+    record(small.fn, small.plan, small.params)
   run = transform.fake_quant(small.fn, small.plan)
   with pytest.raises(PlanError, match="float params"):
     run({"mix": np.ones((2, 2), np.int8)}, {"ids": small.ids})

@@ -74,7 +74,6 @@ def _stats(draw):
     {n: _ROLES[n] for n in names},
     set(names),
     dict.fromkeys(names, "x"),
-    dict.fromkeys(names, 3),
   )
   return Stats(ranges, notes, draw(st.integers(0, 10**12)))
 
