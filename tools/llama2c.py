@@ -5,6 +5,7 @@ ternary branch (`bit_model_*.bin`).  Only for scoring such checkpoints beside
 our own; they are Transformers, which no transform of jaxnmc takes.
 """
 
+import heapq
 import pathlib
 import struct
 import typing
@@ -67,21 +68,35 @@ def read_pieces(path: str) -> dict[bytes, tuple[int, float]]:
 
 
 def split(text: str, pieces: dict[bytes, tuple[int, float]]) -> list[bytes]:
-  """The pieces of ' ' + text: best-scored neighbours merge first."""
-  row = []
+  """The pieces of ' ' + text: best-scored neighbours merge, leftmost first."""
+  row: list[bytes | None] = []
   for character in " " + text:
     data_bytes = character.encode("utf-8")
     known = data_bytes in pieces
     row += [data_bytes] if known else [bytes([b]) for b in data_bytes]
-  while True:
-    best, where = -1e30, -1
-    for k in range(len(row) - 1):
-      found = pieces.get(row[k] + row[k + 1])
-      if found is not None and found[1] > best:
-        best, where = found[1], k
-    if where < 0:
-      return row
-    row[where : where + 2] = [row[where] + row[where + 1]]
+  after = [*range(1, len(row)), -1]
+  before = [*range(-1, len(row) - 1)]
+  heap: list[tuple[float, int, bytes]] = []
+
+  def offer(k: int) -> None:
+    if k >= 0 and after[k] >= 0:
+      both = row[k] + row[after[k]]
+      if both in pieces:
+        heapq.heappush(heap, (-pieces[both][1], k, both))
+
+  for k in range(len(row)):
+    offer(k)
+  while heap:
+    _, k, both = heapq.heappop(heap)
+    if row[k] is None or after[k] < 0 or row[k] + row[after[k]] != both:
+      continue  # one of the two has merged since
+    gone = after[k]
+    row[k], row[gone], after[k] = both, None, after[gone]
+    if after[k] >= 0:
+      before[after[k]] = k
+    offer(before[k])
+    offer(k)
+  return [piece for piece in row if piece is not None]
 
 
 def prefixes(
