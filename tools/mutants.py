@@ -59,6 +59,7 @@ class Mutant:
 
   file: str
   line: int
+  last: int  # the flipped node may span lines
   column: int
   node: int
   variant: int
@@ -180,6 +181,7 @@ def find(source: str, file: str) -> list[Mutant]:
         Mutant(
           file=file,
           line=node.lineno,
+          last=node.end_lineno,
           column=node.col_offset,
           node=i,
           variant=variant,

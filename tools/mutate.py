@@ -4,13 +4,17 @@
 
 Every mutant is one flip of one operator, comparison, constant or rounding in
 jaxnmc/{numerics,ops,kernels,chip}. It is applied in a copy of the repository,
-never in the working tree, and the tests mapped to its file run there: first
-the specific ones, then (`--fallback`) the wider set. A failing test or a
-timeout kills it. The sample is a shuffle of all places a flip fits, so every
-prefix of it is a fair sample too; `--json` keeps results and a later call
-goes on where this one stopped (it does not see that tests changed: use
-another file then). What is in tools/mutate_equivalent.json computes the same
-as the original and is left out; each entry says why.
+never in the working tree, and the tests that run the flipped line run there,
+fastest first: those that take `--budget` seconds, and if all pass, their
+neighbours in the same files for three times as long. A failing test or a
+timeout kills it. Which tests run a line is measured once on the unchanged code
+and kept in the folder `--map`.
+
+The sample is a shuffle of all places a flip fits, so every prefix of it is a
+fair sample too; `--json` keeps results and a later call goes on where this one
+stopped (it does not see that tests changed: use another file then). What is in
+tools/mutate_equivalent.json computes the same as the original and is left out;
+each entry says why.
 """
 
 import json
@@ -29,6 +33,7 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import mutants
+import mutate_map
 
 _COUNT = flags.DEFINE_integer("count", 200, "Mutants in the sample.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the sample.")
@@ -36,11 +41,14 @@ _FILES = flags.DEFINE_list("files", "*", "Only files matching a pattern.")
 _SHARD = flags.DEFINE_string("shard", "0/1", "Part i of n of the sample, i/n.")
 _WORKERS = flags.DEFINE_integer("workers", 1, "Mutants tested side by side.")
 _MINUTES = flags.DEFINE_float("minutes", None, "Stop after so many minutes.")
-_TIMEOUT = flags.DEFINE_float(
-  "timeout", 60.0, "Seconds a mutant gets beyond 5 times the unchanged run."
+_BUDGET = flags.DEFINE_float(
+  "budget", 40.0, "Seconds of tests a mutant gets first, as in the map."
 )
-_FALLBACK = flags.DEFINE_boolean(
-  "fallback", True, "Run the wider tests on what the specific ones let live."
+_TIMEOUT = flags.DEFINE_float(
+  "timeout", 60.0, "Seconds a mutant gets beyond 4 times those of its tests."
+)
+_MAP = flags.DEFINE_string(
+  "map", "build/mutate-map", "Folder: tests by line; made when not there."
 )
 _JSON = flags.DEFINE_string("json", None, "Results; read to resume.")
 _LIST = flags.DEFINE_boolean("list", False, "Print the sample, run nothing.")
@@ -48,44 +56,7 @@ _LIST = flags.DEFINE_boolean("list", False, "Print the sample, run nothing.")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EQUIVALENT = ROOT / "tools" / "mutate_equivalent.json"
 
-_N, _O, _C = "tests/numerics/test_", "tests/ops/test_", "tests/chip/test_"
-# The first row whose beginning fits a file names its tests, fastest first.
-SPECIFIC = (
-  ("jaxnmc/numerics/wide", (_N + "wide.py",)),
-  ("jaxnmc/numerics/rsqrt", (_N + "rsqrt.py",)),
-  ("jaxnmc/numerics/sigmoid", (_N + "sigmoid.py", _N + "error_curves.py")),
-  ("jaxnmc/numerics/formats", (_N + "formats.py",)),
-  ("jaxnmc/numerics/ternary", (_N + "ternary.py",)),
-  ("jaxnmc/numerics/ste", (_N + "ternary.py",)),
-  ("jaxnmc/numerics/weights", (_N + "ternary.py", "tests/quantize")),
-  ("jaxnmc/numerics", (_N + "values.py", _N + "bounds.py")),
-  ("jaxnmc/kernels", ("tests/kernels",)),
-  ("jaxnmc/ops", (_N + "bounds.py", _O + "limits.py", _O + "structure.py")),
-  ("jaxnmc/chip/hardware", (_C + "hardware.py", _C + "placement.py")),
-  ("jaxnmc/chip/systems", (_C + "hardware.py",)),
-  ("jaxnmc/chip/placement", (_C + "placement.py",)),
-  ("jaxnmc/chip/packing", (_C + "placement.py",)),
-  ("jaxnmc/chip/cost", (_C + "cost.py",)),
-  ("jaxnmc/chip/counters", (_C + "cost.py",)),
-  ("jaxnmc/chip/energy", (_C + "cost.py",)),
-  ("jaxnmc/chip/timing", (_C + "cost.py",)),
-  ("jaxnmc/chip", (_C + "engines.py",)),
-)
-FALLBACK = (
-  "tests/numerics",
-  "tests/kernels",
-  "tests/quantize",
-  "tests/ops",
-  "tests/chip",
-  "tests/models/test_golden.py",
-  "tests/models/test_laws.py",
-)
 _COPIED = ("jaxnmc", "tests", "tools", "experiments", "docs")
-
-
-def tests_of(file: str) -> tuple[str, ...]:
-  """The specific tests of `file`, in the order they run."""
-  return next(tests for start, tests in SPECIFIC if file.startswith(start))
 
 
 class Results:
@@ -97,13 +68,6 @@ class Results:
     self.rows = {}
     if self._path and self._path.exists():
       self.rows = json.loads(self._path.read_text())["mutants"]
-
-  def done(self, key: str) -> bool:
-    """False also for a survivor that the fallback has not seen yet."""
-    row = self.rows.get(key)
-    if row is None:
-      return False
-    return row["outcome"] != "survived" or row["fallback"] >= _FALLBACK.value
 
   def add(self, key: str, row: dict) -> None:
     with self._lock:
@@ -117,12 +81,10 @@ class Results:
 class Runner:
   """Runs tests in copies of the repository until the time is over."""
 
-  def __init__(self, folder: pathlib.Path, deadline: float):
-    self._folder = folder
-    self.deadline = deadline
-    self._usual: dict[tuple[str, ...], float] = {}
-    self._lock = threading.Lock()
-    self._locks: dict[tuple[str, ...], threading.Lock] = {}
+  def __init__(
+    self, folder: pathlib.Path, tests: mutate_map.Map, deadline: float
+  ):
+    self._folder, self._map, self._deadline = folder, tests, deadline
 
   def copy(self, worker: int) -> pathlib.Path:
     """A fresh copy of the repository, with `shared` beside it if there."""
@@ -140,23 +102,6 @@ class Runner:
       (home / "shared").symlink_to(ROOT.parent / "shared")
     return tree
 
-  def usual(self, tree: pathlib.Path, tests: tuple[str, ...]) -> float:
-    """Seconds the tests take on the unchanged copy; they must pass."""
-    with self._lock:
-      lock = self._locks.setdefault(tests, threading.Lock())
-    # Once for all workers; they find the compilation cache filled, too.
-    with lock:
-      if tests not in self._usual:
-        start = time.monotonic()
-        code, output = self.pytest(tree, tests, None)
-        if code != 0:
-          raise RuntimeError(
-            f"{' '.join(tests)}: exit status {code} without any flip, must "
-            f"be 0. Mend the tests first.\n{output[-2000:]}"
-          )
-        self._usual[tests] = time.monotonic() - start
-    return self._usual[tests]
-
   def pytest(self, tree, tests, timeout) -> tuple[int | None, str]:
     """(exit status, output); the status is None after a timeout."""
     env = dict(os.environ)
@@ -166,8 +111,8 @@ class Runner:
     env["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header"]
     command += ["-p", "no:cacheprovider", "--tb=line", *tests]
-    left = self.deadline - time.monotonic()
-    limit = left if timeout is None else min(timeout, left)
+    left = self._deadline - time.monotonic()
+    limit = min(timeout, left)
     if limit <= 0:
       raise TimeoutError
     with tempfile.TemporaryFile("w+") as out:
@@ -190,32 +135,42 @@ class Runner:
       out.seek(0)
       return code, out.read()
 
+  def _stages(self, mutant: mutants.Mutant):
+    """Tests to run, and then those to run if none of them fails."""
+    covering = self._map.covering(mutant.file, mutant.line, mutant.last)
+    first = self._map.within(covering, _BUDGET.value)
+    yield first
+    rest = self._map.neighbours(covering) - set(first)
+    yield self._map.within(rest, 3 * _BUDGET.value)
+
   def outcome(self, tree: pathlib.Path, mutant: mutants.Mutant) -> dict:
     """Applies the flip, runs the tests, takes the flip back."""
     path = tree / mutant.file
     source = path.read_text()
     start = time.monotonic()
-    row = {"outcome": "survived", "by": "", "fallback": False}
-    stages = [tests_of(mutant.file)] + [FALLBACK] * _FALLBACK.value
-    for tests in stages:
-      usual = self.usual(tree, tests)
-      row["fallback"] = tests is FALLBACK
+    row = {"outcome": "survived", "by": "", "tests": 0}
+    for tests in self._stages(mutant):
+      if not tests or row["outcome"] != "survived":
+        break
+      row["tests"] += len(tests)
+      usual = sum(self._map.seconds[t] for t in tests)
       try:
         _write(path, mutants.apply(source, mutant))
-        code, output = self.pytest(tree, tests, 5 * usual + _TIMEOUT.value)
+        code, output = self.pytest(tree, tests, 4 * usual + _TIMEOUT.value)
       finally:
         _write(path, source)
       if code is None:
-        row.update(outcome="timeout", by=" ".join(tests))
+        row.update(outcome="timeout", by=" ".join(tests)[:200])
       elif code == -signal.SIGKILL:
         # Memory ran out, most likely: that is no test noticing anything.
         row.update(outcome="error", by="killed from outside")
+      elif "ERROR: not found" in output and "ERROR tests" not in output:
+        # The flip renamed a case of a test: nothing has been run.
+        row.update(outcome="error", by="no such test")
       elif code != 0:
         lines = [x for x in output.splitlines() if x.startswith(_FAILURE)]
         by = lines[0] if lines else f"exit status {code}"
         row.update(outcome="killed", by=by[:200])
-      if row["outcome"] != "survived":
-        break
     row["seconds"] = round(time.monotonic() - start, 1)
     return row
 
@@ -248,22 +203,16 @@ def _sample() -> list[mutants.Mutant]:
 
 
 def _work(runner: Runner, worker: int, todo: queue.Queue, results: Results):
-  """Takes from `todo`: test sets to run unchanged, then mutants."""
+  """Takes mutants from `todo` until it is empty or the time is over."""
+  tree = runner.copy(worker)
   try:
-    tree = runner.copy(worker)
     while True:
       mutant = todo.get_nowait()
-      if isinstance(mutant, tuple):
-        runner.usual(tree, mutant)
-        continue
       row = runner.outcome(tree, mutant)
       results.add(mutant.key, row)
       print(f"{row['outcome']:8} {row['seconds']:6.1f} s  {mutant}", flush=True)
   except (queue.Empty, TimeoutError):
     return
-  except RuntimeError as error:
-    print(error, file=sys.stderr, flush=True)
-    runner.deadline = 0.0
 
 
 def main(argv):
@@ -274,16 +223,20 @@ def main(argv):
     for mutant in sample:
       print(mutant)
     return
+  where = pathlib.Path(_MAP.value)
+  if not mutate_map.exists(where):
+    print(f"running all tests once; which run a line goes to {where}")
+    mutate_map.make(ROOT, where, _WORKERS.value)
+  tests = mutate_map.read(where)
   results = Results(_JSON.value)
-  left = [m for m in sample if not results.done(m.key)]
   todo: queue.Queue = queue.Queue()
-  # The unchanged runs first, so that no worker waits for another's.
-  for item in [*dict.fromkeys(tests_of(m.file) for m in left), *left]:
-    todo.put(item)
+  for mutant in sample:
+    if mutant.key not in results.rows:
+      todo.put(mutant)
   minutes = _MINUTES.value
   deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
   with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
-    runner = Runner(pathlib.Path(folder), deadline)
+    runner = Runner(pathlib.Path(folder), tests, deadline)
     threads = [
       threading.Thread(target=_work, args=(runner, i, todo, results))
       for i in range(_WORKERS.value)
@@ -311,8 +264,7 @@ def _report(sample: list[mutants.Mutant], results: Results) -> None:
   )
   for mutant, row in rows:
     if row["outcome"] == "survived":
-      seen = "all tests" if row["fallback"] else "specific tests only"
-      print(f"survivor ({seen}): {mutant}")
+      print(f"survivor of {row['tests']} tests: {mutant}")
 
 
 if __name__ == "__main__":
