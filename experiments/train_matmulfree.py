@@ -24,6 +24,7 @@ from absl import app, flags
 
 from jaxnmc.errors import ConfigError, UserError
 from jaxnmc.io import tokenizer as tokenizers
+from jaxnmc.io.files import write_bytes
 from jaxnmc.models import matmulfree
 from jaxnmc.report import files
 from jaxnmc.train import data, evalrange, export, loop
@@ -112,15 +113,26 @@ def _tokenizer(documents: list[str], work: pathlib.Path):
     tokenizer = tokenizers.BPETokenizer.train(documents, _VOCAB.value)
   else:
     tokenizer = tokenizers.load(_TOKENIZER.value)
-  kept = work / "tokenizer.npz"
   if isinstance(tokenizer, tokenizers.BPETokenizer):
+    kept = work / "tokenizer.npz"
+    same = not kept.exists() or _same(tokenizers.load(kept), tokenizer)
     if not kept.exists():
       tokenizer.save(kept)
-    elif not _same(tokenizers.load(kept), tokenizer):
-      raise ConfigError(
-        f"{kept}: belongs to a run with another text or tokenizer; give the "
-        "same --train, --tokenizer and --vocab, or another --workdir"
-      )
+  else:
+    # Of other packages: the file itself, so that the result can be loaded.
+    source = pathlib.Path(_TOKENIZER.value)
+    if source.is_dir():
+      names = ("tokenizer.json", "tokenizer.model")
+      source = next(source / n for n in names if (source / n).is_file())
+    kept, data = work / f"tokenizer{source.suffix}", source.read_bytes()
+    same = not kept.exists() or kept.read_bytes() == data
+    if not kept.exists():
+      write_bytes(kept, data)
+  if not same:
+    raise ConfigError(
+      f"{kept}: belongs to a run with another text or tokenizer; give the "
+      "same --train, --tokenizer and --vocab, or another --workdir"
+    )
   return tokenizer
 
 
@@ -161,8 +173,14 @@ def _teacher(tokenizer: tokenizers.Tokenizer):
 
 
 def _run() -> dict:
+  files.check_writable(_JSON.value)
   work = pathlib.Path(_WORKDIR.value)
-  work.mkdir(parents=True, exist_ok=True)
+  try:
+    work.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ConfigError(
+      f"--workdir {work}: cannot be made ({error.strerror}); name a folder"
+    ) from error
   if _SMOKE.value and not _TRAIN.value:
     documents = _smoke_documents()
   else:

@@ -4,6 +4,7 @@ import numpy as np
 
 from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output
+from jaxnmc.errors import ConfigError
 from jaxnmc.evaluate import text
 from jaxnmc.report import backends, health
 
@@ -14,6 +15,11 @@ _MOST_ROWS = 20
 def main(args) -> int:
   """Runs the command; 1 if a kernel is not exact on this device."""
   out = Output(args)
+  if args.model is None and (args.text or args.calibrate):
+    raise ConfigError(
+      "--text and --calibrate are for a MODEL, and none was named; put it"
+      " after 'doctor'"
+    )
   found = health.installation()
   rows: list[tuple] = [(k, v or "absent") for k, v in found["versions"].items()]
   out.table("Versions", ("package", "version"), rows)

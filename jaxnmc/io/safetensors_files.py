@@ -122,6 +122,9 @@ class TensorFolder:
       name: an element of `names()`.
       shape: the shape it must have.
 
+    Returns:
+      float32 of that shape.
+
     Raises:
       CheckpointError: another shape or dtype, damaged, or not finite.
     """
@@ -175,6 +178,11 @@ def write(
 
   Returns:
     Names of the files written.
+
+  Raises:
+    MissingExtra: without the package `safetensors`.
+    CheckpointError: an array of another shape, not finite, or too large for
+      the dtype.
   """
   _extras.need("safetensors", "hf", "writing safetensors")
   save = _extras.need("safetensors.numpy", "hf").save_file
@@ -199,6 +207,8 @@ def write(
       key: _array(key, shape, make, dtype) for key, shape, make in shard
     }
     save(arrays, str(folder / name), metadata={"format": "pt"})
+    # The package writes for the owner alone; `files` for everyone.
+    (folder / name).chmod(0o644)
     table.update(dict.fromkeys(arrays, name))
   if len(shards) > 1:
     index: Mapping = {"metadata": {"total_size": total}, "weight_map": table}

@@ -39,6 +39,10 @@ def hold_out(
 
   A document is held by a hash of its own text, so the choice does not depend
   on the other documents or their order, and no document is in both.
+
+  Args:
+    documents: texts.
+    share: 0 (none) to 1 (all).
   """
   limit = int(share * 2**32)
   rest: list[str] = []
@@ -66,6 +70,7 @@ class Stream:
 
   @property
   def bytes_per_id(self) -> float:
+    """Mean UTF-8 bytes per id, BOS and EOS counted as ids."""
     return self.text_bytes / len(self.ids)
 
   def fingerprint(self) -> str:
@@ -77,7 +82,15 @@ def pack(documents: Sequence[str], tokenizer: Tokenizer) -> Stream:
   """Encodes documents into one stream.
 
   A tokenizer without BOS or EOS gets its other one, or id 0, in its place.
+
+  Raises:
+    DataError: there is no document.
   """
+  if not documents:
+    raise DataError(
+      "training text: found no documents; give more text, or hold less of it"
+      " out"
+    )
   ends = (tokenizer.bos_id, tokenizer.eos_id)
   given = [i for i in ends if i is not None]
   bos = tokenizer.bos_id if tokenizer.bos_id is not None else [*given, 0][0]
@@ -102,7 +115,17 @@ class Windows:
   """
 
   def __init__(self, stream: Stream, length: int, batch: int, seed: int):
-    """Raises DataError when the stream is shorter than one window."""
+    """Takes a stream and cuts it.
+
+    Args:
+      stream: ids of the documents.
+      length: ids per window that are read; one more is the last target.
+      batch: windows per step.
+      seed: of the order.
+
+    Raises:
+      DataError: the stream is shorter than one window.
+    """
     if len(stream.ids) < length + 1:
       raise DataError(
         f"training text: found {len(stream.ids)} ids, a window needs "

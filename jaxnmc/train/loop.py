@@ -51,8 +51,16 @@ class Recipe:
         raise ConfigError(
           f"{name}: found {getattr(self, name)}, allowed is 1 or more"
         )
-    if not (self.lr > 0 and math.isfinite(self.lr)):
-      raise ConfigError(f"lr: found {self.lr}, allowed is more than 0")
+    for name in ("lr", "clip"):
+      if not 0 < getattr(self, name) < math.inf:
+        raise ConfigError(
+          f"{name}: found {getattr(self, name)}, allowed is more than 0"
+        )
+    for name in ("warmup", "weight_decay"):
+      if not 0 <= getattr(self, name) < math.inf:
+        raise ConfigError(
+          f"{name}: found {getattr(self, name)}, allowed is 0 or more"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +82,14 @@ class Rhythm:
   tensorboard: bool = False
   progress: bool = True
   devices: int | None = None
+
+  def __post_init__(self) -> None:
+    """Refuses a rhythm that never comes round."""
+    for name in ("checkpoint_every", "log_every", "eval_every"):
+      if getattr(self, name) < 1:
+        raise ConfigError(
+          f"{name}: found {getattr(self, name)}, allowed is 1 or more steps"
+        )
 
 
 def train(

@@ -104,6 +104,7 @@ def test_round_trip(tmp_path, shard_bytes):
   assert again.config == found.config
   _same(again.params, found.params)
   assert list(tmp_path.iterdir()) == [out]
+  assert {p.stat().st_mode & 0o777 for p in out.iterdir()} == {0o644}
   shards = list(out.glob("*.safetensors"))
   assert (len(shards) > 1) == (shard_bytes is not None)
   if shard_bytes:

@@ -121,6 +121,11 @@ def test_epochs_differ_in_order_only():
   assert sorted(first) == sorted(second)
 
 
+def test_no_documents():
+  with pytest.raises(data.DataError, match="no documents"):
+    data.pack([], ByteTokenizer())
+
+
 def test_text_shorter_than_a_window():
   with pytest.raises(data.DataError, match="shorter --seq"):
     data.Windows(data.pack(["ab"], ByteTokenizer()), 16, 1, 0)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import jaxnmc
 from jaxnmc.errors import CheckpointError, ConfigError, MissingExtra
 from jaxnmc.io import tokenizer as tokenizers
 from jaxnmc.models import matmulfree
@@ -146,11 +147,29 @@ def test_divergence_stops(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "bad", [{"steps": 0}, {"batch": 0}, {"seq": -1}, {"lr": 0.0}]
+  "bad",
+  [
+    {"steps": 0},
+    {"batch": 0},
+    {"seq": -1},
+    {"lr": 0.0},
+    {"lr": np.nan},
+    {"clip": 0.0},
+    {"warmup": -1},
+    {"weight_decay": np.nan},
+  ],
 )
 def test_impossible_recipes(bad):
   with pytest.raises(ConfigError, match=next(iter(bad))):
     loop.Recipe(**bad)
+
+
+@pytest.mark.parametrize(
+  "name", ["checkpoint_every", "log_every", "eval_every"]
+)
+def test_impossible_rhythms(name):
+  with pytest.raises(ConfigError, match=f"{name}: found 0"):
+    loop.Rhythm(**{name: 0})
 
 
 def test_tensorboard_is_an_extra(tmp_path, monkeypatch):
@@ -202,13 +221,42 @@ def test_smoke(repo_root, tmp_path):
   assert params["embed"]["weight"].shape == (300, 32)
 
 
-def test_script_says_what_is_wrong(repo_root, tmp_path):
-  result = _script(
-    repo_root, "--train=absent.txt", f"--workdir={tmp_path / 'run'}"
-  )
+@pytest.mark.parametrize(
+  ("flags", "word"),
+  [
+    (["--train=absent.txt"], "error: absent.txt"),
+    (["--smoke", "--hold_out=1"], "no documents"),
+    (["--smoke", "--json=no/such/folder/x.json"], "does not exist"),
+    (["--smoke", "--workdir=pyproject.toml"], "--workdir pyproject.toml"),
+  ],
+)
+def test_script_says_what_is_wrong(repo_root, tmp_path, flags, word):
+  result = _script(repo_root, f"--workdir={tmp_path / 'run'}", *flags)
   assert result.returncode == 2
-  assert "error: absent.txt" in result.stderr
+  assert word in result.stderr
   assert "Traceback" not in result.stderr
+  assert not list(tmp_path.glob("run/final.npz"))
+
+
+def test_a_foreign_tokenizer_stays_with_the_result(repo_root, tmp_path):
+  package = pytest.importorskip("tokenizers")
+  made = package.Tokenizer(
+    package.models.WordLevel({"<unk>": 0, "Once": 1, "the": 2}, "<unk>")
+  )
+  made.pre_tokenizer = package.pre_tokenizers.Whitespace()
+  source = tmp_path / "their.json"
+  made.save(str(source))
+  work = tmp_path / "run"
+  flags = ("--smoke", f"--workdir={work}", f"--tokenizer={source}")
+  result = _script(repo_root, *flags, "--steps=1")
+  assert result.returncode == 0, result.stderr
+  model = jaxnmc.load(work)
+  assert model.tokenizer.encode("Once the").tolist() == [1, 2]
+  made.add_tokens(["more"])
+  made.save(str(source))
+  result = _script(repo_root, *flags, "--steps=1")
+  assert result.returncode == 2
+  assert "tokenizer.json: belongs to a run" in result.stderr
 
 
 def test_a_teacher_by_name(repo_root, tmp_path):
