@@ -5,10 +5,10 @@
 Every mutant is one flip of one operator, comparison, constant or rounding in
 jaxnmc/{numerics,ops,kernels,chip}. It is applied in a copy of the repository,
 never in the working tree, and the tests that run the flipped line run there,
-fastest first: those that take `--budget` seconds, and if all pass, their
-neighbours in the same files for three times as long. A failing test or a
-timeout kills it. Which tests run a line is measured once on the unchanged code
-and kept in the folder `--map`.
+those named after the file first: as many as take `--budget` seconds, and if
+all pass, their neighbours in the same files for three times as long. A failing
+test or a timeout kills it. Which tests run a line is measured once on the
+unchanged code and kept in the folder `--map`.
 
 The sample is a shuffle of all places a flip fits, so every prefix of it is a
 fair sample too; `--json` keeps results and a later call goes on where this one
@@ -138,10 +138,10 @@ class Runner:
   def _stages(self, mutant: mutants.Mutant):
     """Tests to run, and then those to run if none of them fails."""
     covering = self._map.covering(mutant.file, mutant.line, mutant.last)
-    first = self._map.within(covering, _BUDGET.value)
+    first = self._map.within(covering, mutant.file, _BUDGET.value)
     yield first
     rest = self._map.neighbours(covering) - set(first)
-    yield self._map.within(rest, 3 * _BUDGET.value)
+    yield self._map.within(rest, mutant.file, 3 * _BUDGET.value)
 
   def outcome(self, tree: pathlib.Path, mutant: mutants.Mutant) -> dict:
     """Applies the flip, runs the tests, takes the flip back."""

@@ -45,10 +45,22 @@ class Map:
     files = {_file(t) for t in tests}
     return {t for t in self.seconds if _file(t) in files}
 
-  def within(self, tests: set[str], budget: float) -> list[str]:
-    """The fastest of `tests` that take `budget` seconds, grouped by file."""
+  def within(self, tests: set[str], file: str, budget: float) -> list[str]:
+    """Those of `tests` that take `budget` seconds, grouped by test file.
+
+    The tests named after `file` come first, then those of its package, then
+    others; among them the fastest.
+    """
+    package, stem = file.split("/")[-2:]
+
+    def order(test: str):
+      theirs = _file(test)
+      named = theirs.endswith(f"/test_{stem}")
+      near = theirs.startswith(f"tests/{package}/")
+      return (not named, not near, self.seconds[test], test)
+
     chosen: dict[str, list[str]] = collections.defaultdict(list)
-    for test in sorted(tests, key=lambda t: (self.seconds[t], t)):
+    for test in sorted(tests, key=order):
       budget -= self.seconds[test]
       if budget < 0 and chosen:
         break
