@@ -35,7 +35,7 @@ def _encode(synapse, width: int, hardware: Hardware, choice: str) -> Encoding:
   if -1 <= low and high <= 1:
     bits = _TERNARY_BITS
   # A wider weight takes several parallel synapses of the widest kind.
-  need = max(high.bit_length(), (-low - 1).bit_length() if low < 0 else 0) + 1
+  need = max(high, ~low).bit_length() + 1
   parallel = max(1, -(-need // hardware.weight_bits_max))
   dense = Encoding("dense", width * parallel, bits)
   index = hardware.sparse_index_bits

@@ -1,5 +1,4 @@
 import dataclasses
-import time
 
 import hypothesis
 import numpy as np
@@ -53,9 +52,7 @@ def big():
 
 
 def test_370m_takes_24_chips_of_120_cores(big):
-  start = time.perf_counter()
   placed = placement.place(big, hardware.loihi2(chips=24))
-  assert time.perf_counter() - start < 10  # 0.4 s on a free machine
   check(placed)
   assert placed.policy == {"head": "host", "layers": "own"}
   assert placed.host == ("embed", "final.norm", "final.sum", "head.out")
@@ -118,11 +115,25 @@ def test_a_layer_may_take_several_chips():
 
 def test_hala_point_takes_a_thousand_layers():
   net = synthetic.matmulfree(layers=1152, d=64, i=176, vocab=16)
-  start = time.perf_counter()
   placed = placement.place(net, systems.system("Hala Point"))
-  assert time.perf_counter() - start < 30  # 1.3 s on a free machine
   assert len(placed.chips) == 1152
   assert placed.tile_core.max() < 1152 * 120
+
+
+@hypothesis.given(
+  width=st.integers(1, 400),
+  cores=st.integers(1, 30),
+  entries=st.integers(1, 99),
+)
+@hypothesis.settings(deadline=None, max_examples=60)
+def test_one_population_is_cut_as_evenly_as_whole_neurons_allow(
+  width, cores, entries
+):
+  item = Item(width, 4, 2, (FanIn(entries, entries, 2),))
+  chip = hardware.loihi2()
+  busiest, _, _ = packing.pack([item], cores, chip)
+  most = -(-width // cores)
+  npt.assert_allclose(busiest, most * packing.seconds(item, chip))
 
 
 @st.composite
