@@ -54,6 +54,7 @@ class Population:
     nodes: ids of its element-wise and `prev` nodes, in order of evaluation.
     ports: indices of its ports in `Network.ports`.
     fifos: node or port waits: (kind, id, longest age), kind "node" or "port".
+    states: ids of its `prev` nodes: recurrent state, a word each.
     depths: depths at which some node is evaluated (the program's phases).
     host: computed on the host whatever the placement.
   """
@@ -66,6 +67,7 @@ class Population:
   nodes: tuple[int, ...]
   ports: tuple[int, ...]
   fifos: tuple[tuple[str, int, int], ...]
+  states: tuple[int, ...]
   depths: tuple[int, ...]
   host: bool
 
@@ -77,7 +79,8 @@ class Population:
   @property
   def words(self) -> int:
     """State words per neuron: accumulators, FIFOs and recurrent state."""
-    return len(self.ports) + sum(age for _, _, age in self.fifos)
+    waiting = sum(age for _, _, age in self.fifos)
+    return len(self.ports) + waiting + len(self.states)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -329,6 +332,7 @@ def _population(graph, index, members, depth, home, ports, port_of):
     tuple(own),
     mine,
     fifos,
+    tuple(i for i in own if nodes[i].op == "prev"),
     tuple(sorted({depth[i] for i in own})),
     first.op == "input",
   )

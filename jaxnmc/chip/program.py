@@ -83,7 +83,7 @@ def compile_population(net: Network, population: Population) -> Compiled:
   """
   nodes, depth = net.graph.nodes, net.depth
   ports = {net.ports[k].node: i for i, k in enumerate(population.ports)}
-  states: dict[int, int] = {}
+  states = {node: k for k, node in enumerate(population.states)}
   local: dict[int, int] = {}
   pool = Pool()
   instructions: list[Instruction] = []
@@ -105,9 +105,6 @@ def compile_population(net: Network, population: Population) -> Compiled:
       waits[slot] = max(age, waits.get(slot, 0))
     return (*slot, age)
 
-  for i in population.nodes:
-    if nodes[i].op == "prev":
-      states[i] = len(states)
   for i in population.nodes:
     node = nodes[i]
     if node.op == "prev":

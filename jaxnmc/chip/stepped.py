@@ -175,9 +175,7 @@ class Stepped(Engine):
     """Class, member and state word of a `prev` node."""
     cls, member = self.machine.where[self.network.home[prev]]
     index = self.machine.classes[cls].members[member]
-    nodes = self.network.populations[index].nodes
-    words = [n for n in nodes if self.graph.nodes[n].op == "prev"]
-    return cls, member, words.index(prev)
+    return cls, member, self.network.populations[index].states.index(prev)
 
   def _enter(self, state) -> stepping.State:
     cores = stepping.zero_state(self.machine)

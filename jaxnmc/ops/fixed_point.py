@@ -45,15 +45,19 @@ class FixedPoint(Ops):
 
   # --- formats
 
-  def _value(self, path: str, q, frac: int, low: int, high: int, **kw) -> Fx:
-    """An Fx whose bound has been checked against the accumulator."""
-    if max(-low, high) >= 1 << (ACCUMULATOR_BITS - 1):
+  def _fits(self, path: str, frac: int, bound: int) -> None:
+    """Refuses what the accumulator cannot hold, before it is computed."""
+    most = (1 << (ACCUMULATOR_BITS - 1)) - 1
+    if bound > most:
       raise FormatError(
-        f"{path}: a value of {frac} fraction bits may reach"
-        f" {max(-low, high)}, but {ACCUMULATOR_BITS} bits hold"
-        f" {(1 << (ACCUMULATOR_BITS - 1)) - 1}; put a site with fewer bits or"
+        f"{path}: a value of {frac} fraction bits may reach {bound}, but"
+        f" {ACCUMULATOR_BITS} bits hold {most}; put a site with fewer bits or"
         " fewer fraction bits in front of it"
       )
+
+  def _value(self, path: str, q, frac: int, low: int, high: int, **kw) -> Fx:
+    """An Fx whose bound has been checked against the accumulator."""
+    self._fits(path, frac, max(-low, high))
     return Fx(q, frac=frac, low=low, high=high, **kw)
 
   def _plain(self, path: str, x) -> Fx:

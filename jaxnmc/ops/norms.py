@@ -105,7 +105,7 @@ class Norms(FixedPoint):
     low = part(low, ".square_low", (1 << SQUARE_BITS) - 1)
     high = part(self.alu.shr(square, bits=SQUARE_BITS), ".square_high", top)
     for value in (low, high):
-      self._value(path, None, 0, 0, value.high * n)
+      self._fits(path, 0, value.high * n)
     sum_low = self.alu.sum(low.q)
     sum_high = self.alu.sum(high.q)
     if not SQUARE_BITS < shift <= MAX_SHIFT:

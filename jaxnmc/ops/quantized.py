@@ -97,7 +97,7 @@ class Quantized(Elementwise, Norms):
       )
     high = x.bound * matrix.l1
     label = f"{path} ({x.label}, rows of L1 norm {matrix.l1})"
-    self._value(label, None, x.frac, -high, high)
+    self._fits(label, x.frac, high)
     sums = self.alu.dense(x.q, matrix, bound=x.bound, parts=parts)
     scale = {"mult": matrix.mult, "exp": matrix.exp}
     make = lambda q: self._value(path, q, x.frac, -high, high, **scale)
@@ -120,7 +120,7 @@ class Quantized(Elementwise, Norms):
     """Product of two activations over their last two axes."""
     label = self._pair(a, "@", b)
     high = a.bound * b.bound * a.shape[-1]
-    self._value(label, None, a.frac + b.frac, -high, high)
+    self._fits(label, a.frac + b.frac, high)
     q = self.alu.matmul(a.q, b.q)
     return self._value(label, q, a.frac + b.frac, -high, high)
 

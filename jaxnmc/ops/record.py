@@ -53,9 +53,8 @@ class GraphAlu(IntAlu):
 
   def _layer(self) -> int | None:
     path = self.scope()
-    if "layers" in path and path.index("layers") + 1 < len(path):
-      return int(path[path.index("layers") + 1])
-    return None
+    after = path[path.index("layers") + 1 :] if "layers" in path else ()
+    return int(after[0]) if after and after[0].isdigit() else None
 
   def emit(self, op, args=(), static=None, width=None, data=None, **kw) -> Sym:
     """Appends a node; raw arrays among the operands become constants.
@@ -77,7 +76,7 @@ class GraphAlu(IntAlu):
     if op in ELEMENTWISE and syms and all(self._constant(s) for s in syms):
       values = [self.nodes[s.id].data for s in syms]
       return self.param(getattr(IntAlu(), op)(*values, **static))
-    width = width or max((s.width for s in syms), default=1)
+    width = width or max(s.width for s in syms)
     node = Node(
       len(self.nodes),
       op,

@@ -32,7 +32,7 @@ class Builder:
     fifos = (("node", 0, words),) if words else ()
     self.populations.append(
       Population(
-        *(index, name, role, layer, width, (), (), fifos),
+        *(index, name, role, layer, width, (), (), fifos, ()),
         *(tuple(range(phases)), host),
       )
     )

@@ -77,6 +77,8 @@ def test_floor_of_a_step():
   npt.assert_allclose(slow.prefill_step_us.value, 4000)
   weights = step(synop_s=1.0, cores_per_chip=1)
   npt.assert_allclose(weights.prefill_step_us.value, 4e6)
+  free = step(barrier_s=None, neuron_s=None)
+  npt.assert_allclose(free.prefill_step_us.value, 0.66e-3)  # one weight
   host = step(host_messages_per_s=1.0, barrier_s=None)
   npt.assert_allclose(host.ttft_ms.value, 3 * 4e3, rtol=1e-5)
   nothing = step(synop_s=None)

@@ -265,3 +265,17 @@ def test_a_state_of_another_size_is_refused(case):
   for engine in (case.functional, case.stepped):
     with pytest.raises(PlanError, match="one sequence has"):
       engine(case.qparams, {"ids": TOKENS}, pair)
+
+
+def test_state_on_the_cores_is_what_placement_counts(case):
+  """Accumulators, FIFOs and recurrent state, in words per neuron."""
+  machine = case.stepped.machine
+  zero = step.zero_state(machine)
+  words = {}
+  arrays = zip(machine.classes, zero.ports, zero.waits, zero.states)
+  for cls, ports, waits, states in arrays:
+    held = sum(x.shape[2] for x in (ports, *waits, states))
+    words |= dict.fromkeys(cls.members, held)
+  populations = case.stepped.network.populations
+  assert words == {i: populations[i].words for i in words}
+  assert sum(len(p.states) for p in populations) == TINY.num_layers

@@ -46,6 +46,33 @@ def check(placed):
   assert int(placed.walk.sum()) == int(placed.stored.sum())
 
 
+def test_table_is_what_the_tiles_hold():
+  net = synthetic.matmulfree(layers=3, d=24, i=40, vocab=16, seed=4)
+  chip = hardware.loihi2(chips=2, cores_per_chip=9)
+  placed = placement.place(net, chip)
+  units = packing.COLUMN["synapse_units"]
+  for row in placed.table():
+    if row["chip"] == "host":
+      continue
+    mine = [i for i, t in enumerate(placed.tiles) if t.chip == row["chip"]]
+    cores = {}
+    for i in mine:
+      weights, used = cores.get(placed.tiles[i].core, (0, 0))
+      more = int(placed.demand[i, units])
+      cores[placed.tiles[i].core] = weights + int(placed.stored[i]), used + more
+    assert row["tiles"] == len(mine)
+    assert row["cores"] == len(cores)
+    assert row["neurons"] == sum(placed.tiles[i].width for i in mine)
+    assert row["weights"] == sum(w for w, _ in cores.values())
+    weights, used = cores[row["busiest_core"]]
+    assert row["busiest_weights"] == weights == max(cores.values())[0]
+    npt.assert_allclose(row["busiest_percent"], 100 * used / chip.synapse_units)
+    every = sum(u for _, u in cores.values())
+    npt.assert_allclose(
+      row["memory_percent"], 100 * every / (9 * chip.synapse_units)
+    )
+
+
 @pytest.fixture(scope="module")
 def big():
   return synthetic.matmulfree()

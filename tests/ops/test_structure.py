@@ -14,6 +14,7 @@ from jaxnmc.numerics.fx import Fx
 from jaxnmc.ops import transform
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.quantized import Quantized
+from jaxnmc.ops.record import record
 from jaxnmc.ops.reference import Reference
 from jaxnmc.ops.stores import IntStore
 from jaxnmc.quantize import Plan
@@ -30,6 +31,23 @@ PARAMS = {
   }.items()
 }
 IDS = RNG.integers(0, V, (3, T)).astype(np.int32)
+
+
+@pytest.mark.parametrize("names", [(), ("norm",), ("layers",)])
+def test_a_scope_called_layers_without_a_number_is_no_layer(names):
+  def fn(ops, params, inputs, state=None):
+    x = ops.embed("embed", params["embed"], inputs["ids"])
+    with ops.at("layers", *names):
+      y = ops.site("y", ops.add(x, x))
+    with ops.layer(3):
+      return ops.site("z", ops.add(y, y)), state
+
+  params = {"embed": PARAMS["embed"]}
+  plan = quantize.plan(quantize.calibrate(fn)(params, [IDS]), quantize.W8A16)
+  graph = record(fn, plan, quantize.quantize_params(params, plan))
+  layers = {node.site: node.layer for node in graph.nodes if node.site}
+  assert layers.pop("layers.3.z") == 3
+  assert set(layers.values()) == {None}
 
 
 def split(x):
