@@ -317,7 +317,7 @@ def _chip_rows(placement, clock, per_core, chosen) -> tuple[dict, ...]:
     mine = per_core[row["chip"] * per : (row["chip"] + 1) * per]
     step = None
     if clock is not None:
-      step = 1e6 * float(clock.steps(mine.max(initial=0.0)))
+      step = 1e6 * float(clock.steps(mine.max()))
     walked = float(mine.sum())
     more = {"synops_per_token": walked, "step_us": step}
     rows.append(row | more | {"walk_mj_per_token": _walk_mj(walked, chosen)})

@@ -203,7 +203,7 @@ def _depths(graph: Graph) -> list[int]:
   Raises:
     PlacementError: a recurrence contains a synapse.
   """
-  depth = [-1 if n.op == "const" else 0 for n in graph.nodes]
+  depth = [0] * len(graph.nodes)
   limit = len(graph.nodes) + 1
   for _ in range(limit):
     before = list(depth)

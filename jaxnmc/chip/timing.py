@@ -44,7 +44,7 @@ class Clock:
     passes = placement.sum_by(placement.tile_core, placement.passes)
     busiest = int(passes.max(initial=0))
     self.floor = max(floor or 0.0, busiest * (hardware.neuron_s or 0.0))
-    self.full_s = float(self.steps(piped.max(initial=0.0)))
+    self.full_s = float(self.steps(piped.max()))
     share = single / max(1, int(placement.walk.sum()))
     self.depth_s = self.steps(placement.walk.max(axis=1, initial=0) * share)
 

@@ -94,13 +94,14 @@ class FixedPoint(Ops):
     bits = frac - x.frac
     if x.low == 0 == x.high:
       return dataclasses.replace(x, frac=frac)
+    scale = 1 << bits
+    label = f"{path} (aligning {x.label} to {frac} fraction bits)"
+    # Refused before a shift is built that no machine has.
+    self._fits(label, frac, x.bound * scale)
     # A shift by 0 is an instruction, too: layers with other formats are then
     # the same program.
-    # Refuse before building a shift that no machine has.
-    scale = 1 << min(bits, 64)
-    label = f"{path} (aligning {x.label} to {frac} fraction bits)"
-    q = None if bits > 31 else self.alu.shl(x.q, bits=bits)
-    return self._value(label, q, frac, x.low * scale, x.high * scale)
+    q = self.alu.shl(x.q, bits=bits)
+    return Fx(q, frac=frac, low=x.low * scale, high=x.high * scale)
 
   def _requant(self, path: str, x: Fx, fmt: Format, form: str = "scale"):
     """Codes of x in a format: round, shift, saturate.

@@ -43,6 +43,15 @@ def test_values_of_the_published_chip():
   assert math.isclose(chip.fact("synop_s").others[0][0], peak, rel_tol=0.01)
 
 
+def test_a_chip_of_which_little_is_said():
+  chip = hardware.Hardware("mine", 2, 3)
+  assert chip.cores == 6
+  assert chip.synapse_unit_bits == 64
+  assert chip.synapse_row_bits == 0
+  assert chip.state_word_bits == 32
+  assert chip.neurons_per_core is None
+
+
 def test_sparse_entries_cost_what_the_paper_says():
   bits = 2 + hardware.loihi2().sparse_index_bits
   assert math.isclose(bits * (1 - 0.354) / 2, 7.5, rel_tol=0.02)

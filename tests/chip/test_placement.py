@@ -368,6 +368,14 @@ def test_limits_say_how_other_published_values_stand():
   }
   assert rows["pool_units"]["allowed"] is None
   assert neurons["core"] == 0
+  # A core that is just full keeps a limit.
+  full = neurons["found"]
+  fact = dataclasses.replace(
+    one.fact("neurons_per_core"), others=((full, "a"), (full - 1, "b"))
+  )
+  chip = dataclasses.replace(one, facts={**one.facts, "neurons_per_core": fact})
+  others = dataclasses.replace(placed, hardware=chip).limits()[0]["others"]
+  assert [row["kept"] for row in others] == [True, False]
 
 
 def test_the_busiest_core_is_near_the_even_split():
