@@ -24,6 +24,48 @@ def test_every_number_of_loihi2_has_a_source_and_a_unit():
       assert source, name
 
 
+# Every number that was published or derived, and what others say instead.
+PUBLISHED = {
+  "chips": (1, ()),
+  "cores_per_chip": (120, None),
+  "neurons_per_core": (8192, (4096,)),
+  "groups_per_core": (8, ()),
+  "synapse_units": (12_000, (16_384,)),
+  "synapse_unit_bits": (64, (32,)),
+  "synapse_row_bits": (10, ()),
+  "pool_units": (None, (15_000, 16_384)),
+  "pool_per_neuron": (0.73, ()),
+  "pool_per_axon": (0.75, ()),
+  "sparse_index_bits": (21, ()),
+  "weight_bits_max": (8, ()),
+  "core_memory_bytes": (196_608, ()),
+  "state_bytes_per_neuron": (4096, ()),
+  "state_word_bits": (32, ()),
+  "axons_in_per_core": (16_000, ()),
+  "axons_out_per_core": (None, (16_000,)),
+  "message_bits": (32, ()),
+  "accumulator_bits": (32, (24,)),
+  "delay_max": (62, (63,)),
+  "synop_s": (0.66e-9, (0.37e-9,)),
+  "neuron_s": (4e-9, ()),
+  "barrier_s": (1.78e-6, (0.2e-6,)),
+  "barrier_system_s": (10e-6, ()),
+  "host_messages_per_s": (160e6, ()),
+  "link_messages_per_s": (67e6, ()),
+  "ceiling_w": (2.26, ()),
+  "synop_j": (None, (6.8e-12,)),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_number(name):
+  value, others = PUBLISHED[name]
+  chip = hardware.loihi2()
+  assert getattr(chip, name) == value
+  if name in hardware.LOIHI2_FACTS and others is not None:
+    assert tuple(v for v, _ in chip.fact(name).others) == others
+
+
 def test_values_of_the_published_chip():
   chip = hardware.loihi2(chips=24)
   assert chip.cores == 24 * 120

@@ -353,6 +353,36 @@ def test_one_value_for_two_ports_is_one_axon():
   assert placed.limits()[LIMITS.index("axons_in_per_core")]["found"] == 60
 
 
+@pytest.mark.parametrize(
+  ("low", "high", "bits", "parallel"),
+  [
+    (-1, 1, 2, 1),
+    (0, 0, 2, 1),
+    (-2, 1, 8, 1),
+    (-1, 2, 8, 1),
+    (-128, 127, 8, 1),
+    (-129, 0, 8, 2),
+    (0, 128, 8, 2),
+    (-(2**15), 2**15 - 1, 8, 2),
+    (-(2**15) - 1, 0, 8, 3),
+  ],
+)
+def test_wide_weights_take_several_synapses(low, high, bits, parallel):
+  """Footnote 4 of the paper: 8n bits take n synapses."""
+  b = synthetic.Builder()
+  b.population("embed", None, 6, 1, host=True)
+  first = b.population("layers.0.a", 0, 6, 1)
+  b.join(0, first, "relay", 0)
+  second = b.population("layers.0.b", 0, 5, 1)
+  weights = np.full((5, 6), low)
+  weights[0, 0] = high
+  b.join(first, second, "dense", 1, weights)
+  chip = hardware.loihi2(sparse_index_bits=None)
+  placed = placement.place(b.network(), chip)
+  code = placed.encodings[1]
+  assert (code.kind, code.bits, code.entries) == ("dense", bits, 6 * parallel)
+
+
 def test_limits_say_how_other_published_values_stand():
   net = synthetic.matmulfree(layers=1, d=16, i=24, vocab=6000)
   one = hardware.loihi2(cores_per_chip=1, groups_per_core=None)
