@@ -128,7 +128,7 @@ class Network:
     populations: all of them, the host's input first.
     synapses: all of them.
     ports: all accumulators.
-    depth: node id -> depth (-1 for constants).
+    depth: node id -> depth (0 for constants, which wait for nothing).
     home: node id -> population index (-1 for constants and synapse nodes
       belong to their reader).
   """
