@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy import testing as npt
 
-from jaxnmc.chip import hardware, placement, timing
+from jaxnmc.chip import hardware, packing, placement, timing
 from jaxnmc.chip.cost import cost
 from jaxnmc.chip.counters import Counters
 from jaxnmc.errors import UserError
@@ -144,6 +144,17 @@ def test_every_figure_has_a_label_and_a_source(big):
     report, ttft_ms=dataclasses.replace(report.ttft_ms, value=None)
   )
   assert "unknown" in str(unknown)
+
+
+def test_shares_are_percentages(small):
+  counted = Counters.of([synthetic.traffic(small, range(3), seed=2)], small)
+  report = cost(counted, small)
+  part = counted.total("synops").sum() / counted.total("synops_stored").sum()
+  npt.assert_allclose(report.nonzero_percent.value, 100 * part)
+  units = small.demand[:, packing.COLUMN["synapse_units"]].sum()
+  cores = len(small.chips) * small.hardware.cores_per_chip
+  room = cores * small.hardware.synapse_units
+  npt.assert_allclose(report.memory_percent.value, 100 * units / room)
 
 
 def test_tables_add_up(big):

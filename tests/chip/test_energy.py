@@ -125,3 +125,32 @@ def test_short_steps_use_the_running_form():
   assert any(note.startswith("peak_w") for note in step.notes)
   with pytest.raises(UserError, match="volt"):
     cost(counted, placed, "volt")
+
+
+def test_peak_is_the_step_with_the_highest_power(small):
+  """By steps; one without any event takes no time and counts for nothing."""
+  chip = dataclasses.replace(
+    small.hardware,
+    barrier_s=None,
+    barrier_system_s=None,
+    neuron_s=None,
+    host_messages_per_s=None,
+  )
+  placed = placement.place(small.network, chip)
+  inject = [0, 3, 3 + 2 * placed.steps_per_token]
+  counted = Counters.of([synthetic.traffic(placed, inject, seed=4)], placed)
+  each = energy.Energy("given", "a test", synop_j=2e-12, crossing_j=3e-12)
+  (stretch,) = counted.stretches
+  watts = []
+  for busiest, walked, crossed in zip(
+    stretch.steps_of["busiest_stored"],
+    stretch.steps_of["stored"],
+    stretch.steps_of["crossings"],
+  ):
+    if busiest:
+      joules = 2e-12 * walked + 3e-12 * crossed
+      watts.append(joules / (busiest * chip.synop_s))
+  assert len(watts) < stretch.steps
+  peak = cost(counted, placed, each).peak_w.value
+  assert peak < 1
+  npt.assert_allclose(peak, max(watts))
