@@ -99,10 +99,11 @@ def encode_prompt(model, text: str) -> np.ndarray:
     raise TokenError(
       f"the prompt {text!r} gives no token ids; give some text to continue"
     )
-  if ids.max() >= model.config.vocab_size or ids.min() < 0:
+  low, high = int(ids.min()), int(ids.max())
+  if low < 0 or high >= model.config.vocab_size:
     raise TokenError(
-      f"the prompt gives token id {int(ids.max())}, but {model.name} has"
-      f" {model.config.vocab_size} tokens; its tokenizer belongs to another"
+      f"the prompt gives token id {low if low < 0 else high}, but {model.name}"
+      f" has {model.config.vocab_size} tokens; its tokenizer belongs to another"
       " model"
     )
   return np.concatenate([[begin_id(model)], ids]).astype(np.int32)

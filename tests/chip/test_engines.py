@@ -3,14 +3,16 @@
 import dataclasses
 
 import chex
+import hypothesis
 import jax
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 import jaxnmc as nmc
 from jaxnmc import _compat
 from jaxnmc.chip import host, program, step
-from jaxnmc.errors import PlacementError, PlanError
+from jaxnmc.errors import PlacementError, PlanError, TokenError
 from jaxnmc.models import matmulfree
 from tests.chip.tiny import TINY, tiny_model
 
@@ -101,6 +103,51 @@ def test_stepped_continues_from_a_state(case):
   chex.assert_trees_all_equal(out[:2], want)
 
 
+# The program of a step is compiled once, so a schedule costs only its steps;
+# what the host computes is compiled per length, so there are few of them.
+@hypothesis.settings(max_examples=6)
+@hypothesis.given(
+  first=st.integers(0, 70),
+  gaps=st.lists(st.integers(1, 12), min_size=8, max_size=8),
+  cut=st.sampled_from([3, 5]),
+)
+def test_stepped_under_any_schedule_and_split(case, first, gaps, cut):
+  want, last = case.truth(TOKENS)
+  steps = first + np.cumsum(gaps)
+  head, state, _ = case.stepped(
+    case.qparams, {"ids": TOKENS[:cut]}, inject=steps[:cut]
+  )
+  tail, state, _ = case.stepped(
+    case.qparams, {"ids": TOKENS[cut:]}, state, inject=steps[cut:] - steps[cut]
+  )
+  both = np.concatenate([head.logits.q, tail.logits.q])
+  chex.assert_trees_all_equal(both, np.asarray(want.logits.q))
+  chex.assert_trees_all_equal(state, last)
+
+
+def test_stepped_batch_counts_every_sequence(case):
+  ids = np.stack([TOKENS, TOKENS[::-1]])
+  out, state, counters = case.stepped(case.qparams, {"ids": ids})
+  chex.assert_trees_all_equal((out, state), case.truth(ids))
+  other = case.functional(case.qparams, {"ids": ids})[2]
+  for name in ("synops", "messages_in", "messages_out"):
+    np.testing.assert_array_equal(counters.total(name), other.total(name))
+
+
+def test_functional_without_jit(case):
+  with jax.disable_jit():
+    eager = case.functional.traced(case.qparams, {"ids": TOKENS})
+  chex.assert_trees_all_equal(eager[:2], case.truth(TOKENS))
+
+
+@pytest.mark.parametrize("wrong", [-1, TINY.vocab_size])
+def test_ids_out_of_range_are_refused(case, wrong):
+  ids = np.where(TOKENS == 17, wrong, TOKENS)
+  for engine in (case.functional, case.stepped):
+    with pytest.raises(TokenError, match=rf"\[2\] is {wrong}, outside"):
+      engine(case.qparams, {"ids": ids})
+
+
 @pytest.mark.parametrize(
   "inject", [range(8), BUBBLES], ids=["dense", "bubbles"]
 )
@@ -139,7 +186,13 @@ def test_counters_equal_a_count_by_hand(case):
     np.testing.assert_array_equal(got, want)
 
 
-def test_no_float_in_either_engine(case):
+@pytest.mark.parametrize("x64", [False, True])
+def test_no_float_in_either_engine(case, x64):
+  with jax.enable_x64(x64):
+    _assert_no_float(case)
+
+
+def _assert_no_float(case):
   def kinds(jaxpr):
     return {
       str(v.aval.dtype)
@@ -157,6 +210,14 @@ def test_no_float_in_either_engine(case):
   feed = (np.zeros(2, bool), np.zeros((2, width), np.int32))
   chunk = lambda w, s, f: step.run_chunk.__wrapped__(engine.machine, w, s, f)
   found |= kinds(jax.make_jaxpr(chunk)(engine.weights, cores, feed))
+  # What the host does with the values that left the chips.
+  graph, nodes = engine.graph, engine._host_nodes
+  taps = {
+    tap.node: np.zeros((2, graph.nodes[tap.node].width), np.int32)
+    for tap in engine.machine.taps
+  }
+  left = lambda values: host.evaluate(graph, nodes, values)
+  found |= kinds(jax.make_jaxpr(left)(taps))
   assert "int32" in found
   assert not [k for k in found if "float" in k]
 

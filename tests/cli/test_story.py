@@ -122,6 +122,24 @@ def test_text_needs_a_tokenizer(folders):
   assert backends.begin_id(model) == model.config.bos_token_id
 
 
+@pytest.mark.parametrize(
+  ("ids", "words"),
+  [([], "no token ids"), ([5, 259], "id 259"), ([-1, 3], "id -1")],
+)
+def test_ids_of_another_tokenizer_are_refused(folders, ids, words):
+  from jaxnmc.errors import TokenError
+
+  class Foreign:
+    bos_id = 1
+
+    def encode(self, text):
+      return np.array(ids, np.int32)
+
+  model = jaxnmc.load(folders["tiny"]).replace(tokenizer=Foreign())
+  with pytest.raises(TokenError, match=words):
+    backends.encode_prompt(model, "Once")
+
+
 def test_fake_quant_in_float64_equals_fixed(folders):
   model = jaxnmc.load(folders["tiny"])
   ids = {"ids": np.array([[1, 70, 80]], np.int32)}
