@@ -218,6 +218,54 @@ def test_the_walk_sees_a_float(golden_run):
 # --- law 4
 
 
+class Compilation(chex.TestCase):
+  """Law 4 on the model: the same integers with and without jit."""
+
+  @pytest.fixture(autouse=True)
+  def _micro(self, micro):
+    self.micro = micro
+    self.ids = {"ids": micro.ids[:2, :3]}
+    self.want = micro.run(micro.qparams, self.ids)
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_fixed(self):
+    run = self.variant(transform.fixed(self.micro.fn, self.micro.plan))
+    first = run(self.micro.qparams, {"ids": self.ids["ids"][:, :2]})
+    out, state = run(
+      self.micro.qparams, {"ids": self.ids["ids"][:, 2:]}, first[1]
+    )
+    chex.assert_trees_all_equal(state, self.want[1])
+    both = np.concatenate([first[0].logits.q, out.logits.q], axis=1)
+    chex.assert_trees_all_equal(both, np.asarray(self.want[0].logits.q))
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_fake_quant(self):
+    with jax.enable_x64(True):
+      run = self.variant(transform.fake_quant(self.micro.fn, self.micro.plan))
+      out, state = run(as_float64(self.micro.case.params), self.ids)
+    got = [out.logits, *state["layers"]]
+    want = [self.want[0].logits, *self.want[1]["layers"]]
+    for a, b in zip(got, want, strict=True):
+      chex.assert_trees_all_equal(codes(a), codes(b).astype(np.float64))
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_reference(self):
+    run = self.variant(transform.reference(self.micro.fn))
+    out, _ = run(self.micro.case.params, self.ids)
+    close = self.want[0].logits.to_float()
+    assert np.abs(out.logits - close).max() < 0.1 * np.abs(close).max()
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_overflow_is_refused_while_tracing(self):
+    plan = self.micro.plan
+    site = "layers.0.mlp.gate.out"
+    plan = plan.with_formats({site: Format(24, plan.format(site).frac)})
+    plan = plan.with_formats({"layers.0.mlp.gate.up": Format(16, 30)})
+    qparams = quantize.quantize_params(self.micro.case.params, plan)
+    with pytest.raises(FormatError, match="layers.0.mlp"):
+      self.variant(transform.fixed(self.micro.fn, plan))(qparams, self.ids)
+
+
 def test_batch_equals_single(micro):
   ids = micro.ids[:2]
   out, state = micro.run(micro.qparams, {"ids": ids})
