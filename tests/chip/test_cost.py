@@ -157,6 +157,28 @@ def test_shares_are_percentages(small):
   npt.assert_allclose(report.memory_percent.value, 100 * units / room)
 
 
+def test_rows_of_cores_are_those_of_the_counters(small):
+  counted = Counters.of([synthetic.traffic(small, range(4), seed=3)], small)
+  rows = cost(counted, small, top=99).per_core
+  per = small.hardware.cores_per_chip
+  walked = counted.by("core", "synops_stored", small) / 4
+  assert [row["synops_per_token"] for row in rows] == sorted(walked)[::-1]
+  assert any(row["chip"] for row in rows)
+  for row in rows:
+    core = row["chip"] * per + row["core"]
+    assert 0 <= row["core"] < per
+    mine = small.tile_core == core
+    assert row["synops_per_token"] == walked[core]
+    assert row["weights"] == small.stored[mine].sum()
+    assert row["neurons"] == small.sizes[mine].sum()
+    assert row["neuron_passes"] == small.passes[mine].sum()
+    units = small.demand[mine, packing.COLUMN["synapse_units"]].sum()
+    share = 100 * units / small.hardware.synapse_units
+    npt.assert_allclose(row["memory_percent"], share)
+    seconds = walked[core] * small.hardware.synop_s
+    npt.assert_allclose(row["walk_us"], 1e6 * seconds)
+
+
 def test_tables_add_up(big):
   placed, _, report = big
   assert [row["chip"] for row in report.per_chip] == list(range(24))
