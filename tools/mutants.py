@@ -214,19 +214,23 @@ def without(
   found: list[Mutant], entries: list[dict]
 ) -> tuple[list[Mutant], list[dict]]:
   """(mutants that are no listed equivalents, entries that fit none)."""
-  listed = {}
   for entry in entries:
     if not entry["reason"].strip():
       raise ValueError(f"an equivalent mutant needs a reason: {entry}")
-    listed[entry["file"], entry["line"], entry["change"]] = entry
-  kept, used = [], set()
+  kept, used = [], []
   for mutant in found:
-    key = (mutant.file, mutant.text, mutant.change)
-    if key in listed:
-      used.add(key)
-    else:
+    fits = [e for e in entries if _is_listed(mutant, e)]
+    used += fits
+    if not fits:
       kept.append(mutant)
-  return kept, [e for key, e in listed.items() if key not in used]
+  return kept, [e for e in entries if e not in used]
+
+
+def _is_listed(mutant: Mutant, entry: dict) -> bool:
+  """Whether an entry names the mutant; `column` only where a line has two."""
+  return (mutant.file, mutant.text, mutant.change) == (
+    *(entry["file"], entry["line"], entry["change"]),
+  ) and entry.get("column", mutant.column) == mutant.column
 
 
 def sample(
