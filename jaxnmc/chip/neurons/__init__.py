@@ -1,0 +1,37 @@
+"""Stock neurons, bit for bit those of Lava (docs/neurons.md).
+
+A neuron is a frozen dataclass of static parameters with
+
+    init(n) -> state                        pytree of int32[n]
+    step(state, inputs) -> (state, message) inputs: a tuple, int32[n] per port
+    overflows(state, inputs) -> bool[n]     where the step is not exact
+
+all pure and in int32 (no float, no int64, no division), so that `jit`, `vmap`
+and `lax.scan` over time apply.  `ports` names the inputs.
+"""
+
+from jaxnmc.chip.neurons.graded import (
+  GradedReluVec,
+  GradedVec,
+  InvSqrt,
+  NormVecDelay,
+)
+from jaxnmc.chip.neurons.lif import LIF, LIFReset, TernaryLIF
+from jaxnmc.chip.neurons.product import ProdNeuron
+from jaxnmc.chip.neurons.resonate import RF, RFIzhikevich
+from jaxnmc.chip.neurons.sigma_delta import Delta, SigmaDelta
+
+__all__ = [
+  "LIF",
+  "RF",
+  "Delta",
+  "GradedReluVec",
+  "GradedVec",
+  "InvSqrt",
+  "LIFReset",
+  "NormVecDelay",
+  "ProdNeuron",
+  "RFIzhikevich",
+  "SigmaDelta",
+  "TernaryLIF",
+]

@@ -1,0 +1,59 @@
+"""The arithmetic that stock neurons share: 24-bit states in int32 words.
+
+A state is 24 bits wide: magnitudes up to TOP = 2^23 - 1 (a wrapped current may
+also be +-2^23).  `>>` is the floor shift; `tz(x, k)` = sign(x) (|x| >> k) is
+the shift that rounds toward zero.
+"""
+
+import jax
+from jax import numpy as jnp
+
+HALF = 2**23
+TOP = HALF - 1
+WORD = 2**31 - 1
+
+
+def scale(x: jax.Array, factor: int, bits: int) -> jax.Array:
+  """tz(x * factor, bits), exact in int32.
+
+  With |x| = h 2^bits + l, floor(|x| f / 2^bits) = h f + (l f >> bits), where
+  neither product leaves 31 bits.
+
+  Args:
+    x: int32[...], |x| < 2^31.
+    factor: |factor| <= 2^bits.
+    bits: 1 to 15.
+
+  Returns:
+    int32[...], no larger than x in magnitude.
+  """
+  size, f = jnp.abs(x), abs(factor)
+  rest = size & ((1 << bits) - 1)
+  out = (size >> bits) * f + ((rest * f) >> bits)
+  negative = x < 0 if factor >= 0 else x > 0
+  return jnp.where(negative, -out, out)
+
+
+def saturate(x: jax.Array) -> jax.Array:
+  """int32[...] clipped to the symmetric 24-bit range, +-(2^23 - 1)."""
+  return jnp.clip(x, jnp.int32(-TOP), jnp.int32(TOP))
+
+
+def wrap_once(x: jax.Array) -> jax.Array:
+  """One turn of the 24-bit circle for int32[...] beyond it.
+
+  x - 2^24 above 2^23, x + 2^24 at or below -2^23, else x: +2^23 itself stays,
+  and what is more than one turn away is not brought back.
+  """
+  low = jnp.where(x <= -HALF, x + 2 * HALF, x)
+  return jnp.where(x > HALF, x - 2 * HALF, low)
+
+
+def outside(x: jax.Array, vth: int) -> jax.Array:
+  """|x| > vth for int32[...] and vth >= 0, also at -2^31: bool[...]."""
+  return (x > vth) | (x < -vth)
+
+
+def reaches(x: jax.Array, vth: int) -> jax.Array:
+  """|x| >= vth for int32[...] and vth >= 0, also at -2^31: bool[...]."""
+  return (x >= vth) | (x <= -vth)
