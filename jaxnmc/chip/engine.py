@@ -1,12 +1,13 @@
 """What both engines of `loihi` share: what they run, and what they refuse."""
 
+import jax
 import numpy as np
 
 from jaxnmc.chip import traffic
 from jaxnmc.chip.folding import SynapseCount
-from jaxnmc.errors import PlanError
+from jaxnmc.errors import PlanError, TransformError
 from jaxnmc.ops.stores import check_qparams
-from jaxnmc.ops.transform import check_inputs
+from jaxnmc.ops.transform import check_inputs, first_state
 
 
 class Engine:
@@ -40,6 +41,24 @@ class Engine:
         "the placement was made from other weights than these qparams; record"
         " and place them again"
       )
+
+  def begin(self, qparams, inputs, state):
+    """The state to start from, after every check.
+
+    Raises:
+      TokenError: inputs that the model cannot read.
+      PlanError: parameters of another plan, or other weights.
+      TransformError: called inside a JAX transform.
+    """
+    self.check(qparams, inputs)
+    leaves = jax.tree.leaves((inputs, state))
+    if any(isinstance(x, jax.core.Tracer) for x in leaves):
+      raise TransformError(
+        "loihi counts on the host and cannot be traced (jit, vmap, grad); call"
+        " it outside of them, it compiles itself; fixed has the same integers"
+        " and can be traced"
+      )
+    return first_state(state)
 
   def default_inject(self, tokens: int) -> np.ndarray:
     """Injection steps of the mode, int64[tokens]."""

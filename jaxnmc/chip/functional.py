@@ -195,7 +195,7 @@ class Functional(Engine):
       TokenError: inputs that the model cannot read.
       PlanError: parameters or a state of another plan, or other weights.
     """
-    self.check(qparams, inputs)
+    state = self.begin(qparams, inputs, state)
     saturated = None
     if self.saturation or inputs.get("mask") is not None:
       out, state, counts, clipped = self._interpreted(qparams, inputs, state)

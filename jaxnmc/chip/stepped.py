@@ -55,7 +55,7 @@ class Stepped(Engine):
       PlanError: a mask, steps that are not strictly increasing, parameters or
         a state of another plan, or other weights.
     """
-    self.check(qparams, inputs)
+    state = self.begin(qparams, inputs, state)
     if inputs.get("mask") is not None:
       raise PlanError(
         "the stepped engine takes no mask: cores do not get masked tokens;"

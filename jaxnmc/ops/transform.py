@@ -40,6 +40,24 @@ def over_batch(run, inputs, state):
   return jax.vmap(run)(inputs, state)
 
 
+def first_state(state):
+  """None in place of a model's `init_state()`, else the state itself.
+
+  Zeros are zeros in every format, so the float zeros that a model starts from
+  start every transform; any other float state belongs to `reference` alone.
+  """
+
+  def zero(x) -> bool:
+    return (
+      not isinstance(x, jax.core.Tracer)
+      and jnp.issubdtype(jnp.result_type(x), jnp.floating)
+      and not np.any(x)
+    )
+
+  leaves = jax.tree.leaves(state)
+  return None if leaves and all(map(zero, leaves)) else state
+
+
 def check_inputs(fn, inputs) -> None:
   """Lets the model refuse bad inputs while they are still concrete.
 
@@ -135,6 +153,7 @@ def fake_quant(fn, plan, taps: bool = False):
 
   def run(params, inputs, state=None):
     check_inputs(fn, inputs)
+    state = first_state(state)
     dtype = _float_dtype(params)
 
     def one(inputs, state):
@@ -174,6 +193,7 @@ def fixed(fn, plan, taps: bool = False, saturation: bool = False):
 
   def run(qparams, inputs, state=None):
     check_inputs(fn, inputs)
+    state = first_state(state)
     tree = checked_tree(qparams, plan)
 
     def one(inputs, state):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import jaxnmc as nmc
 from jaxnmc import _compat
 from jaxnmc.chip import host, program, step
-from jaxnmc.errors import PlacementError, PlanError, TokenError
+from jaxnmc.errors import PlacementError, PlanError, TokenError, TransformError
 from jaxnmc.models import matmulfree
 from tests.chip.tiny import TINY, tiny_model
 
@@ -138,6 +138,19 @@ def test_functional_without_jit(case):
   with jax.disable_jit():
     eager = case.functional.traced(case.qparams, {"ids": TOKENS})
   chex.assert_trees_all_equal(eager[:2], case.truth(TOKENS))
+
+
+def test_engines_start_from_init_state(case):
+  start = matmulfree.init_state(TINY)
+  for engine in (case.functional, case.stepped):
+    out = engine(case.qparams, {"ids": TOKENS}, start)
+    chex.assert_trees_all_equal(out[:2], case.truth(TOKENS))
+
+
+def test_engines_say_that_they_cannot_be_traced(case):
+  for engine in (case.functional, case.stepped):
+    with pytest.raises(TransformError, match="cannot be traced"):
+      jax.jit(engine)(case.qparams, {"ids": TOKENS})
 
 
 @pytest.mark.parametrize("wrong", [-1, TINY.vocab_size])

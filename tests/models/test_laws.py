@@ -341,9 +341,21 @@ def test_state_of_another_model_is_refused(micro, golden_run):
   narrow = jax.tree.map(lambda q: q[:5], state)
   with pytest.raises(PlanError, match=r"mlgru: a state of shape \[5\]"):
     run(micro.qparams, inputs, narrow)
-  floats = {"layers": [np.zeros(8, np.float32)]}
+  floats = {"layers": [np.ones(8, np.float32)]}
   with pytest.raises(PlanError, match="mlgru: expected a fixed-point state"):
     run(micro.qparams, inputs, floats)
+
+
+def test_every_transform_starts_from_init_state(micro):
+  start = {"layers": [np.zeros(8, np.float32)]}
+  inputs = {"ids": micro.ids[0][:3]}
+  runs = [
+    (transform.reference(micro.fn), micro.case.params),
+    (transform.fake_quant(micro.fn, micro.plan), micro.case.params),
+    (transform.fixed(micro.fn, micro.plan), micro.qparams),
+  ]
+  for run, params in runs:
+    chex.assert_trees_all_equal(run(params, inputs, start), run(params, inputs))
 
 
 # --- law 6
