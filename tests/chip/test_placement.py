@@ -152,6 +152,7 @@ def test_hala_point_takes_a_thousand_layers():
   cores=st.integers(1, 30),
   entries=st.integers(1, 99),
 )
+@hypothesis.example(width=73, cores=24, entries=70)
 @hypothesis.settings(deadline=None, max_examples=60)
 def test_one_population_is_cut_as_evenly_as_whole_neurons_allow(
   width, cores, entries
