@@ -308,6 +308,55 @@ def test_a_mask_is_refused_by_the_cores(case):
     case.stepped(case.qparams, {"ids": TOKENS, "mask": mask})
 
 
+def by_hand(case, ids):
+  """Totals per tile from the values of `fixed`: what was not zero was sent."""
+  placed, net = case.placement, case.network
+  *_, taps = nmc.fixed(case.fn, case.plan, taps=True)(
+    case.qparams, {"ids": ids}
+  )
+  totals = {
+    name: np.zeros(len(placed.tiles), np.int64)
+    for name in ("messages_out", "messages_in", "synops", "synops_stored")
+  }
+  sent, arrived = set(), set()
+  for synapse, code in zip(net.synapses, placed.encodings, strict=True):
+    value = taps[synapse.path]
+    codes = np.asarray(getattr(value, "q", value))
+    nonzero = (codes != 0).astype(np.int64).sum(0)  # of each source neuron
+    width = net.populations[synapse.dst].width
+    if synapse.kind == "dense":
+      real = np.abs(synapse.weights.astype(np.int64)) @ nonzero
+      stored = np.full(width, nonzero.sum())
+      stored = real if code.kind == "sparse" else stored
+    elif synapse.kind == "relay":
+      real = stored = nonzero
+    else:
+      real = stored = np.full(width, nonzero.sum())
+    for i in placed.tiles_of[synapse.src]:
+      tile = placed.tiles[i]
+      if synapse.source not in sent:
+        part = nonzero[tile.start : tile.stop]
+        totals["messages_out"][i] += part.sum()
+    for i in placed.tiles_of[synapse.dst]:
+      tile = slice(placed.tiles[i].start, placed.tiles[i].stop)
+      totals["synops"][i] += real[tile].sum()
+      totals["synops_stored"][i] += stored[tile].sum()
+      if (synapse.source, synapse.dst) not in arrived:
+        relay = synapse.kind == "relay"
+        come = nonzero[tile] if relay else nonzero
+        totals["messages_in"][i] += come.sum()
+    sent.add(synapse.source)
+    arrived.add((synapse.source, synapse.dst))
+  return totals
+
+
+def test_counters_are_what_the_values_of_fixed_say(case):
+  *_, counters = case.functional(case.qparams, {"ids": TOKENS})
+  for name, want in by_hand(case, TOKENS).items():
+    assert want.any()
+    np.testing.assert_array_equal(counters.total(name), want, err_msg=name)
+
+
 def test_program_of_a_class_does_not_grow_with_layers(case):
   machine = case.stepped.machine
   members = {}
