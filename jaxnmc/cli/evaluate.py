@@ -31,6 +31,7 @@ def main(args) -> int:
       progress=advance,
     )
   data = {
+    "label": "measured",
     "bits_per_byte": score.bits_per_byte,
     "perplexity": score.perplexity,
     "nats": score.nats,

@@ -70,6 +70,7 @@ def test_evaluate_backends_agree(as_json, folders, text, tmp_path):
   one = as_json("evaluate", folders["tiny"], "--text", text)
   assert one["ids"] == one["bytes"] == len("Once there was a cat.The end.")
   assert one["logits_sha256"] is None
+  assert one["label"] == "measured"
   two = as_json(
     *("evaluate", folders["tiny"], "--text", text, "--backend", "fixed")
   )
