@@ -12,10 +12,12 @@ JSON (`Counters.to_json`), so that the profile of a real chip can be priced:
      "stretches": [{"mode": "pipelined" | "fall-through" | "mixed",
                     "tokens": n, "steps": n, "first_logits": step | null,
                     "totals": {name: [one per owner]},
-                    "steps_of": {name: [one per step]}}]}
+                    "steps_of": {name: [one per step]},
+                    "sent": {synapse: [[messages out, one per tile of its
+                             source], [in, one per tile of its target]]}}]}
 
 Names in `totals` are `TOTALS`; those in `steps_of` are `STEPS`. A name that was
-not measured is left out.
+not measured, or `sent`, is left out.
 """
 
 import dataclasses
@@ -193,6 +195,7 @@ class Counters:
         "totals": plain(s.totals),
         "steps_of": plain(s.steps_of),
       }
+      | ({} if s.sent is None else {"sent": _plain_sent(s.sent)})
       for s in self.stretches
     ]
     head = {"format": _FORMAT, "version": _VERSION, "per": self.per}
@@ -243,6 +246,10 @@ class Counters:
     return cls(stretches, owners, per, sites)
 
 
+def _plain_sent(sent: Mapping) -> dict[str, list]:
+  return {str(k): [side.tolist() for side in pair] for k, pair in sent.items()}
+
+
 class _Reader:
   """Checked fields of the JSON."""
 
@@ -289,4 +296,20 @@ class _Reader:
     totals = self.arrays(totals, f"{field}.totals", TOTALS, owners)
     rows = data.get("steps_of", {})
     rows = self.arrays(rows, f"{field}.steps_of", STEPS, steps)
-    return Stretch(mode, tokens, steps, first, totals, rows)
+    sent = self.sent(data.get("sent"), f"{field}.sent")
+    return Stretch(mode, tokens, steps, first, totals, rows, sent)
+
+  def sent(self, data: Any, field: str) -> dict | None:
+    if data is None:
+      return None
+    if not isinstance(data, dict) or not all(k.isdecimal() for k in data):
+      raise self.error(field, data, "an object with numbers of synapses")
+    out = {}
+    for key, pair in data.items():
+      good = isinstance(pair, list) and len(pair) == 2
+      good = good and all(isinstance(side, list) for side in pair)
+      if not good or any(type(n) is not int or n < 0 for n in sum(pair, [])):
+        allowed = "two lists of whole numbers that are not negative"
+        raise self.error(f"{field}.{key}", pair, allowed)
+      out[int(key)] = tuple(np.array(side, np.int64) for side in pair)
+    return out

@@ -81,6 +81,9 @@ class Stretch:
     first_logits: step after which the first token's result was there.
     totals: name (of `TOTALS`) -> int64[owners].
     steps_of: name (of `STEPS`) -> int64[steps].
+    sent: synapse -> messages (out by tile of its source, in by tile of its
+      target), int64[tiles] each, which `links.link_loads` routes; None: not
+      measured.
   """
 
   mode: str
@@ -89,6 +92,7 @@ class Stretch:
   first_logits: int | None
   totals: Mapping[str, np.ndarray]
   steps_of: Mapping[str, np.ndarray]
+  sent: Mapping[int, tuple[np.ndarray, np.ndarray]] | None = None
 
 
 def _mode(inject: np.ndarray, latency: int) -> str:
@@ -252,6 +256,7 @@ def fold(segment: Segment, placement: Placement) -> Stretch:
   totals["passes_executed"] = placement.passes * steps
   totals["passes_active"] = placement.passes * len(inject)
   rows = (busiest, stored, crossings, host)
+  total = lambda values: values.sum(0, dtype=np.int64)
   return Stretch(
     _mode(inject, latency),
     len(inject),
@@ -259,4 +264,5 @@ def fold(segment: Segment, placement: Placement) -> Stretch:
     int(inject[0]) + latency - 1,
     totals,
     dict(zip(STEPS, rows, strict=True)),
+    {c.synapse: (total(c.out), total(c.inc)) for c in segment.counts},
   )

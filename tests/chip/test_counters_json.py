@@ -91,6 +91,12 @@ STRETCH = ("stretches", 0)
     ((*STRETCH, "totals", "synops", 0), -1, "totals.synops"),
     ((*STRETCH, "totals", "synops", 0), 0.5, "totals.synops"),
     ((*STRETCH, "steps_of", "stored"), 3, "steps_of.stored"),
+    ((*STRETCH, "sent"), [], "sent"),
+    ((*STRETCH, "sent", "x"), [[], []], "sent"),
+    ((*STRETCH, "sent", "0"), [[1]], "sent.0"),
+    ((*STRETCH, "sent", "0"), [[1], [-1]], "sent.0"),
+    ((*STRETCH, "sent", "0", 0), [True], "sent.0"),
+    ((*STRETCH, "sent", "0", 1), 7, "sent.0"),
   ],
 )
 def test_json_that_cannot_be_counts_is_refused(small, path, value, field):
