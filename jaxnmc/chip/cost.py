@@ -15,9 +15,10 @@ from jaxnmc.chip.counters import Counters
 from jaxnmc.chip.energy import Energy
 from jaxnmc.chip.figures import Figure, Report
 from jaxnmc.chip.folding import Stretch
+from jaxnmc.chip.links import link_loads
 from jaxnmc.chip.tiles import Placement
 from jaxnmc.chip.timing import Clock
-from jaxnmc.errors import UserError
+from jaxnmc.errors import PlacementError, UserError
 
 __all__ = ["Figure", "Report", "cost"]
 
@@ -66,6 +67,7 @@ def cost(
   Raises:
     UserError: counters of another placement, without tokens, or without
       `synops_stored`; or an unknown form of energy.
+    PlacementError: a tile is on a core that does not exist.
   """
   _needs(counters, placement)
   falling = [s for s in counters.stretches if s.mode == "fall-through"]
@@ -102,6 +104,7 @@ def cost(
     **figures,
     peak_w=peak,
     **_plain(counters, placement, piped or falling, block),
+    **_links(counters, placement),
     tokens={
       "prefill": sum(s.tokens for s in piped),
       "generate": sum(s.tokens for s in falling),
@@ -298,6 +301,34 @@ def _plain(counters, placement, stretches, block) -> dict[str, Figure]:
     "synops_per_token": make(walked, "weights", "counters"),
     "nonzero_percent": make(nonzero, "%", "counters"),
     "saturations": make(clipped, "values", "counters"),
+  }
+
+
+def _links(counters: Counters, placement: Placement) -> dict[str, Figure]:
+  """Hops and the load of the busiest link: where messages go, not how long."""
+  unit = {"hops_per_token": "hops", "link_words_per_token": "words"}
+  try:
+    loads = link_loads(counters, placement)
+  except PlacementError:
+    raise
+  except UserError as error:
+    # Counters of a profile, or a chip of another mesh: nothing to route.
+    return {k: Figure(None, u, "modelled", str(error)) for k, u in unit.items()}
+  row, tokens = loads.busiest(), counters.tokens
+  kind = "to another chip" if row["kind"] == "chip" else "of its mesh"
+  mesh = loads.mesh
+  text = {
+    "hops_per_token": f"X-Y routes on {mesh.columns} x {mesh.rows} routers"
+    " (quoted), order of cores and places of ports assumed; beside them"
+    f" {loads.chip_hops / tokens:g} links between chips",
+    "link_words_per_token": f"a link {row['direction']} {kind}, chip"
+    f" {row['chip']}; 3 words per message to another chip (quoted), 2 on a"
+    " chip (assumed); it is not timed",
+  }
+  each = (loads.hops / tokens, row["words"] / tokens)
+  return {
+    name: Figure(value, u, "modelled", text[name])
+    for (name, u), value in zip(unit.items(), each, strict=True)
   }
 
 

@@ -1,10 +1,13 @@
 """What both engines of `loihi` share: what they run, and what they refuse."""
 
+from collections.abc import Callable, Mapping, Sequence
+
 import jax
 import numpy as np
 
 from jaxnmc.chip import traffic
-from jaxnmc.chip.folding import SynapseCount
+from jaxnmc.chip.counters import Counters
+from jaxnmc.chip.folding import Segment, SynapseCount
 from jaxnmc.errors import PlanError, TransformError
 from jaxnmc.ops.stores import check_qparams
 from jaxnmc.ops.transform import check_inputs, first_state
@@ -19,6 +22,10 @@ class Engine:
     placement: where the recorded network lies.
     mode: "pipelined" (a token every step) or "fall-through" (the next token
       when the last one has left): the default injection steps.
+
+  Attributes:
+    watch: called with every segment of a run, which has the counts token by
+      token, before they are folded; None (the default): nobody looks.
   """
 
   def __init__(self, fn, plan, placement, mode: str) -> None:
@@ -26,6 +33,18 @@ class Engine:
     self.network = placement.network
     self.graph = placement.network.graph
     self.routes = traffic.routes(placement)
+    self.watch: Callable[[Segment], None] | None = None
+
+  def fold(
+    self,
+    segments: Sequence[Segment],
+    saturations: Mapping[str, int] | None = None,
+  ) -> Counters:
+    """Counters of a call, once `watch` has seen its segments."""
+    if self.watch is not None:
+      for segment in segments:
+        self.watch(segment)
+    return Counters.of(segments, self.placement, saturations)
 
   def check(self, qparams, inputs) -> None:
     """Refuses what does not belong to this placement.

@@ -55,6 +55,8 @@ class Report:
     steps_per_token: time steps from injection until the result.
     steps_per_layer: mean over the layers.
     synops_per_token: stored weights walked.
+    hops_per_token: links between routers of a chip that messages passed.
+    link_words_per_token: 32-bit words on the busiest link.
     nonzero_percent: of them, not zero.
     saturations: values clipped by their format.
     tokens: tokens run, by mode.
@@ -83,6 +85,8 @@ class Report:
   steps_per_token: Figure
   steps_per_layer: Figure
   synops_per_token: Figure
+  hops_per_token: Figure
+  link_words_per_token: Figure
   nonzero_percent: Figure
   saturations: Figure
   tokens: Mapping[str, int]

@@ -14,7 +14,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.chip import states, traffic
-from jaxnmc.chip.counters import Counters, Segment
+from jaxnmc.chip.counters import Segment
 from jaxnmc.chip.engine import Engine
 from jaxnmc.chip.interpreted import Interpreted
 from jaxnmc.ops.execute import executable, execute
@@ -206,7 +206,7 @@ class Functional(Engine):
       counts = self.rows(raw)
     rows = counts[None] if counts.ndim == 2 else counts
     segments = tuple(self._segment(r) for r in rows)
-    return out, state, Counters.of(segments, self.placement, saturated)
+    return out, state, self.fold(segments, saturated)
 
   def _segment(self, counts: np.ndarray) -> Segment:
     return Segment(self.default_inject(len(counts)), self.split(counts))

@@ -79,7 +79,7 @@ class LinkLoads:
 
     Returns:
       {"kind", "chip", "at" (core or router; None for a link to another chip),
-      "direction", "messages", "words"}.
+      "direction", "messages", "words", "index" (in the flat array)}.
     """
     return self.ranking(1, kinds)[0]
 
@@ -104,6 +104,7 @@ class LinkLoads:
             "direction": way,
             "messages": count,
             "words": int(words[k]),
+            "index": k,
           }
         )
     return sorted(rows, key=lambda r: -r["words"])[:top]
@@ -187,12 +188,13 @@ class _Flows:
     plain[:used] = self.inside
     headed = np.zeros((chips, n, n), np.int64)
     port = np.zeros((2, chips, 6), np.int64)
-    for way in range(6):
-      plain[:, ports[way], :] += self.arrive[:, way]
-      headed[:used, :, ports[way]] += self.leave[:, way]
+    for side in range(6):
+      plain[:, ports[side], :] += self.arrive[:, side]
+      headed[:used, :, ports[side]] += self.leave[:, side]
     # All messages between chips advance by a link at a time.
     a, b = np.nonzero(self.apart)
     count, entry = self.apart[a, b], np.full(len(a), -1, np.int64)
+    way: np.ndarray
     while len(a):
       way = grid.heading(a, b)
       passing = entry >= 0

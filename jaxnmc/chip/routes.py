@@ -226,8 +226,9 @@ class Grid:
     return _side(gap, 2 - np.argmax(gap[..., ::-1] != 0, axis=-1))
 
 
-def _side(gap: np.ndarray, axis: np.ndarray) -> np.ndarray:
+def _side(gap: np.ndarray, axis) -> np.ndarray:
   """Direction along an axis, by the sign of the gap there."""
+  axis = np.asarray(axis)
   one = np.take_along_axis(gap, axis[..., None], axis=-1)[..., 0]
   return 2 * axis + (one < 0)
 
@@ -257,7 +258,7 @@ def layout(hardware: Hardware) -> tuple[Mesh, Grid]:
 @functools.cache
 def _factors(chips: int) -> tuple[int, int, int]:
   """Three factors with the smallest sum, largest first."""
-  best = (chips, 1, 1)
+  best: tuple[int, ...] = (chips, 1, 1)
   for a in range(1, round(chips ** (1 / 3)) + 2):
     if chips % a:
       continue
@@ -265,7 +266,8 @@ def _factors(chips: int) -> tuple[int, int, int]:
     b = next(b for b in range(int(rest**0.5), 0, -1) if rest % b == 0)
     found = sorted((a, b, rest // b), reverse=True)
     best = min(best, tuple(found), key=lambda f: (sum(f), f))
-  return best
+  x, y, z = best
+  return x, y, z
 
 
 @dataclasses.dataclass(frozen=True)

@@ -167,7 +167,7 @@ class Stepped(Engine):
         "the stepped machine counted events where no token was; this is a bug"
       )
     segment = Segment(inject, self.split(rows))
-    return Counters.of((segment,), self.placement)
+    return self.fold((segment,))
 
   # --- state
 

@@ -71,6 +71,13 @@ def build() -> argparse.ArgumentParser:
   run.add_argument(
     "--report", metavar="FILE.html", help="write a self-contained HTML page"
   )
+  run.add_argument(
+    "--trace",
+    metavar="FILE.json",
+    help="write the first time steps of the cores for ui.perfetto.dev"
+    " (backend loihi)",
+  )
+  _number(run, "trace_steps", 256, "time steps in the trace")
   _calibrate(run)
   _sampling(run)
 

@@ -7,28 +7,42 @@ import numpy as np
 
 from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output
-from jaxnmc.errors import TokenError
+from jaxnmc.errors import ConfigError, TokenError
 from jaxnmc.evaluate import provenance
 from jaxnmc.io.tokenizer import stream_decoder
 from jaxnmc.models.generate import Generated, Generator
 from jaxnmc.models.sampling import sampler
-from jaxnmc.report import backends, costs, files, pages
+from jaxnmc.report import backends, costs, files, pages, trace
 
 
 def main(args) -> int:
   """Runs the command."""
   out = Output(args)
   files.check_writable(args.report)
+  files.check_writable(args.trace)
+  if args.trace is not None and args.backend != "loihi":
+    raise ConfigError(
+      f"--trace shows cores, which --backend {args.backend} has not; add"
+      " --backend loihi"
+    )
   model = setup.load(args, out)
   prompt = backends.encode_prompt(model, args.prompt)
   pick = choose_sampler(args, model)
   backend = setup.prepare(args, out, model)
+  recorder = None
+  if args.trace is not None:
+    recorder = trace.Recorder(backend.placement, args.trace_steps)
+    engine: Any = backend.run
+    engine.watch = recorder
   data, _ = story(out, model, backend, args.prompt, prompt, pick, args.tokens)
   data["command"] = "run"
   costs.show(out.people, data)
   if args.report is not None:
     files.write_text(args.report, pages.run_page(data))
     out.line(f"report: {args.report}")
+  if recorder is not None:
+    files.write_json(args.trace, recorder.trace(), indent=None)
+    out.line(f"trace: {args.trace}")
   out.result(data)
   return 0
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import jaxnmc
 from jaxnmc.models.generate import Generated
+from jaxnmc.report import meshmap, tables
 from jaxnmc.report import placement as placements
-from jaxnmc.report import tables
 
 # Figures with a row of their own; the others are columns of the phase table.
 _SINGLE = {
@@ -18,6 +18,8 @@ _SINGLE = {
   "steps_per_token": "time steps per token",
   "synops_per_token": "stored weights walked per token",
   "nonzero_percent": "of them not zero",
+  "hops_per_token": "hops between routers per token",
+  "link_words_per_token": "words on the busiest link per token",
   "saturations": "values clipped by their format",
 }
 PHASE_COLUMNS = (
@@ -35,7 +37,8 @@ def collect(found: Generated, backend) -> dict[str, Any]:
 
   Returns:
     "cost" (the figures and tables of `jaxnmc.cost`), "counters" (totals),
-    "placement", and "core_walk": stored weights walked per token by each core.
+    "placement", "core_walk": stored weights walked per token by each core, and
+    "mesh": where the cores lie and what their links carry (`meshmap`).
   """
   counters = functools.reduce(lambda a, b: a.merge(b), found.counters)
   placed = backend.placement
@@ -52,6 +55,7 @@ def collect(found: Generated, backend) -> dict[str, Any]:
     },
     "placement": placements.summary(placed),
     "core_walk": walk.tolist(),
+    "mesh": meshmap.collect(counters, placed),
   }
 
 

@@ -8,7 +8,7 @@ from jaxnmc.report.tables import number
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bar: #3b7dd8;
-  --soft: #8882 }
+  --link: #d9772b; --soft: #8882 }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem;
   margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.1rem;
@@ -21,6 +21,7 @@ blockquote b { font-weight: 600 }
 .card { border: 1px solid var(--line); border-radius: .5rem;
   padding: .6rem 1rem; min-width: 8rem }
 .card strong { display: block; font-size: 1.3rem } .card small { opacity: .7 }
+.chips { display: flex; flex-wrap: wrap; gap: .8rem; margin: .8rem 0 }
 .scroll { overflow-x: auto } table { border-collapse: collapse }
 th, td { padding: .2rem .8rem .2rem 0; text-align: left;
   border-bottom: 1px solid var(--line); vertical-align: top }
@@ -87,6 +88,9 @@ def bars(names: Sequence[str], values: Sequence[float], unit: str) -> str:
   """
   left, width, step = 170, 520, 20
   top = max([*values, 0.0]) or 1.0
+  # Room for the longest number behind the longest bar, at 7 units a letter.
+  longest = max((len(number(v)) for v in values), default=0) + len(unit) + 1
+  right = left + width + 10 + 7 * longest
   rows = []
   for k, (name, value) in enumerate(zip(names, values, strict=True)):
     y, length = k * step, max(width * value / top, 0.5 if value else 0)
@@ -99,39 +103,8 @@ def bars(names: Sequence[str], values: Sequence[float], unit: str) -> str:
     )
   height = step * len(names) + 4
   return (
-    f'<svg viewBox="0 0 {left + width + 130} {height}" role="img"'
-    f' width="{left + width + 130}" height="{height}">{"".join(rows)}</svg>\n'
-  )
-
-
-def heat(values: Sequence[float], per_row: int, unit: str, what: str) -> str:
-  """One square per core, darker for more.
-
-  Args:
-    values: >= 0, in order of cores.
-    per_row: squares per row.
-    unit: unit of the values.
-    what: name of one square, for its tooltip.
-
-  Returns:
-    Inline SVG.
-  """
-  cell = 16
-  top = max([*values, 0.0]) or 1.0
-  squares = "".join(
-    f'<rect x="{k % per_row * cell}" y="{k // per_row * cell}" width="14"'
-    f' height="14" fill="var(--bar)"'
-    f' fill-opacity="{0.08 + 0.92 * value / top:.3f}">'
-    f"<title>{escape(what)} {k}: {escape(number(value))}"
-    f" {escape(unit)}</title></rect>"
-    for k, value in enumerate(values)
-  )
-  rows = -(-len(values) // per_row)
-  return (
-    f'<svg viewBox="0 0 {per_row * cell} {rows * cell}" role="img"'
-    f' width="{per_row * cell}" height="{rows * cell}">{squares}</svg>\n'
-    f'<p class="sub">darkest: {escape(number(top))}'
-    f" {escape(unit)}</p>\n"
+    f'<svg viewBox="0 0 {right} {height}" role="img" width="{right}"'
+    f' height="{height}">{"".join(rows)}</svg>\n'
   )
 
 

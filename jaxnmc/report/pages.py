@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from jaxnmc.report import costs, html, tables
-
-_PER_ROW = 40  # squares per row of the core map; 120 cores make three rows
+from jaxnmc.report import costs, html, meshmap, tables
 
 
 def run_page(data: dict[str, Any]) -> str:
@@ -99,11 +97,14 @@ def _cost(data: dict[str, Any]) -> list[str]:
   parts += [
     html.section(
       "Cores",
-      "<p>Stored weights walked per token, core by core.</p>",
-      html.heat(data["core_walk"], _PER_ROW, "weights per token", "core"),
+      "<p>Stored weights walked per token, core by core, where the cores lie"
+      " on their chips; lines are links between routers, as wide as the words"
+      " they carry. Numbers show under the pointer.</p>",
+      meshmap.draw(data["mesh"]),
       "<p>The busiest:</p>",
       _rows(cores),
     ),
+    *_links(data["mesh"]),
     html.section("Chips", _rows(cost["per_chip"])),
     html.section(
       "Placement", html.pairs(_plain(place)), _rows(place["limits"])
@@ -115,6 +116,25 @@ def _cost(data: dict[str, Any]) -> list[str]:
     ),
   ]
   return parts
+
+
+def _links(mesh: dict[str, Any]) -> list[str]:
+  """The busiest links, and what their layout rests on."""
+  if not mesh["busiest"]:
+    return []
+  keys = ("fact", "value", "unit", "kind", "source")
+  facts = [
+    ["" if row[k] is None else row[k] for k in keys] for row in mesh["facts"]
+  ]
+  return [
+    html.section(
+      "Links",
+      "<p>Links are not timed. The busiest of a mesh, and between chips:</p>",
+      _rows(mesh["busiest"]),
+      "<p>Where cores and chips lie:</p>",
+      html.table(("fact", ">value", "unit", "kind", "source"), facts),
+    )
+  ]
 
 
 def _plain(data: dict[str, Any]) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def test_more_steps_than_the_tokens_need_are_floor(small):
 
 def test_every_figure_has_a_label_and_a_source(big):
   _, _, report = big
-  assert len(report.figures) == len(report.rows()) == 21
+  assert len(report.figures) == len(report.rows()) == 23
   for row in report.rows():
     assert row["label"] in ("measured", "modelled", "fitted", "quoted")
     assert row["source"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy import testing as npt
 
 from jaxnmc.chip import hardware, links, placement, routes, systems
+from jaxnmc.chip.cost import cost
 from jaxnmc.chip.counters import Counters, Segment, SynapseCount
 from jaxnmc.chip.tiles import Encoding, Placement, Tile
 from jaxnmc.errors import PlacementError, UserError
@@ -320,6 +321,7 @@ def test_a_link_by_hand():
     "direction": "+x",
     "messages": 4,
     "words": 8,
+    "index": 0,
   }
   assert loads.busiest(["in"])["at"] == 9
   assert [r["messages"] for r in loads.ranking(3)] == [4, 4, 2]
@@ -415,3 +417,25 @@ def test_more_than_a_thousand_chips():
   _, grid = routes.layout(chip)
   away = lambda a, b: int(np.abs(grid.places[a] - grid.places[b]).sum())
   assert loads.chip_hops == 64 * (away(0, 575) + away(575, 1151))
+
+
+def test_cost_says_hops_and_the_busiest_link(big):
+  placed, counted, report = big
+  loads = links.link_loads(counted, placed)
+  hops, words = report.hops_per_token, report.link_words_per_token
+  assert (hops.unit, words.unit) == ("hops", "words")
+  assert hops.value * counted.tokens == loads.hops
+  assert words.value * counted.tokens == loads.busiest()["words"]
+  assert "assumed" in hops.source
+  assert "quoted" in hops.source
+  assert f"{23 * 1024} links between chips" in hops.source
+  assert "not timed" in words.source
+  assert any("links" in n and "not timed" in n for n in report.notes)
+  # A core that does not exist is an error, a profile's lack of routes is not.
+  tiles = (dataclasses.replace(placed.tiles[0], core=120), *placed.tiles[1:])
+  with pytest.raises(PlacementError, match="core 120 does not exist"):
+    cost(counted, dataclasses.replace(placed, tiles=tiles))
+  bare = tuple(dataclasses.replace(s, sent=None) for s in counted.stretches)
+  report = cost(dataclasses.replace(counted, stretches=bare), placed)
+  assert report.hops_per_token.value is None
+  assert "no messages by synapse" in report.link_words_per_token.source

@@ -32,6 +32,8 @@ _FIGURES = {
   "steps_per_layer": 19.0,
   "synops_per_token": 27380.0,
   "nonzero_percent": 73.1,
+  "hops_per_token": 512.5,
+  "link_words_per_token": None,
   "saturations": 0,
 }
 
@@ -80,6 +82,27 @@ def data():
     },
     "counters": {"tokens": 23, "saturations": {}},
     "core_walk": [5.0, 0.0],
+    "mesh": {
+      "columns": 2,
+      "rows": 1,
+      "cores_per_router": 4,
+      "cores": 6,
+      "chips": [
+        {
+          "chip": 0,
+          "layers": "<0>",
+          "walked": [5.0, 0.0],
+          "stored": [7, 0],
+          "links": [[2.5, 0, 0, 0], [0, 0.5, 0, 0]],
+        }
+      ],
+      "busiest": [{"chip": 0, "link": "link +x", "words_per_token": 2.5}],
+      "facts": [
+        {"fact": "a", "value": None, "unit": "", "kind": "assumed"}
+        | {"source": "b"}
+      ],
+      "note": None,
+    },
     "plan": "W8A16",
     "weights_sha256": "ab",
     "plan_sha256": "cd",
@@ -118,6 +141,7 @@ def test_float_runs_have_no_cost_of_cores(data, capsys):
   assert "mJ/token" not in capsys.readouterr().out
   page = pages.run_page(data)
   assert "Cores" not in page
+  assert "Links" not in page
 
 
 class Balance(HTMLParser):
@@ -147,7 +171,10 @@ def test_page_is_whole_and_alone(data):
   assert "tiny &amp; small" in page
   assert "<script" not in page
   assert not re.findall(r"(?:src|href)=|url\(|https?://", page)
-  assert page.count("<svg") == 2
+  assert page.count("<svg") == 3
+  assert page.count("<line ") == 3
+  assert "5 weights walked per token (100 % of the busiest core)" in page
+  assert "&lt;0&gt;" in page
 
 
 def test_number_formats():
