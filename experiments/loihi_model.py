@@ -59,7 +59,7 @@ class System:
 
   Attributes:
     placed: the placement of `layers` blocks.
-    counters: of them; eight tokens in a full pipeline, then two alone.
+    counters: of them; one token alone.
     block: steps per block.
     steps: steps until a token has left the whole model.
     chips: chips of the whole model.
@@ -90,12 +90,10 @@ class System:
     latency = self.placed.steps_per_token
     self.steps = latency + more * self.block
     self.chips = len(self.placed.chips) * self.blocks // layers
-    both = (np.arange(8), np.arange(2) * latency)
-    self.counters = Counters.of(
-      [outline.traffic(self.placed, p, share=share) for p in both], self.placed
-    )
+    segment = outline.traffic(self.placed, [0], share=share)
+    self.counters = Counters.of([segment], self.placed)
     self.share = share
-    falling = self.counters.stretches[1]
+    (falling,) = self.counters.stretches
     vectors = np.array(falling.steps_of["crossings"][:latency]) / WIDTH
     # The chips of one block send at the same time.
     self.vectors = self._whole(vectors / (len(self.placed.chips) / layers))
@@ -139,7 +137,7 @@ class System:
     """Longest walk, or the host's messages, at each depth: float[steps]."""
     chip = self.placed.hardware
     walk = self.share * self.placed.walk.max(1) * chip.synop_s
-    host = self.counters.stretches[1].steps_of["host_messages"][: len(walk)]
+    host = self.counters.stretches[0].steps_of["host_messages"][: len(walk)]
     return self._whole(np.maximum(walk, host / chip.host_messages_per_s))
 
   @property

@@ -29,17 +29,17 @@ def _column(table: rows.Table, name: str) -> list[float | None]:
 def power(tables: list[rows.Table]):
   """Fig. 4: parts of the power of one block on one chip."""
   table = _table(tables, "power")
-  figure, (ax,) = _figure(1, 4.2)
+  figure, (ax,) = _figure(1, 4.6, 4)
   base = [0.0, 0.0]
   for (name, cells), colour in zip(table.rows[:3], _COLOURS):
     height = [c.value for c in cells]
     ax.bar(table.columns[1:], height, 0.55, base, label=name, color=colour)
     base = [a + b for a, b in zip(base, height)]
   rest = dict(table.rows)
-  ax.plot([0], [rest["paper: sum"][0].value], "k_", ms=40, label="paper: sum")
+  total = rest["paper: sum"][0].value
+  ax.hlines(total, -0.35, 0.35, "k", "--", label="paper, prefill: sum")
   ax.set(ylabel="W", title="One block on one chip (fitted)")
-  ax.set_ylim(0, 2.4)
-  ax.legend(fontsize="small", loc="upper right")
+  figure.legend(fontsize="small", loc="outside lower center", ncols=2)
   return figure
 
 
@@ -60,16 +60,16 @@ def scaling(tables: list[rows.Table], mode: str):
     if unit == "us":
       bare = _column(table, "bare us")
       ax.plot(chips, bare, ":", c="k", label="published constants")
-      ax.legend(fontsize="small")
+      ax.legend(fontsize="small", loc="lower right")
     ax.set(xlabel="chips, one block on each", ylabel=unit, title=what)
     ax.set_ylim(0, None)
-  figure.suptitle(f"{mode} (fitted at 1 and 24 chips, predicted between)")
+  figure.suptitle(f"{mode}: rows of Table 4 at 1 and 24, predicted between")
   return figure
 
 
 def lengths(tables: list[rows.Table]):
   """Tables 2 and 3: throughput by sequence length."""
-  figure, axes = _figure(2, 9, 3.6)
+  figure, axes = _figure(2, 11, 3.6)
   for ax, mode in zip(axes, rows.MODES):
     table = _table(tables, f"lengths_{mode}")
     at = [int(n.replace(",", "")) for n in table.columns[1:]]
@@ -80,8 +80,15 @@ def lengths(tables: list[rows.Table]):
         if what != "ours, F, d, x":  # the paper's own row by construction
           ax.plot(at, [c.value for c in cells], style, ms=3, label=what)
     ax.set(xscale="log", yscale="log", xlabel="sequence length", title=mode)
+    ax.set_xticks(at, [f"{n:,}" for n in at], fontsize="small")
+    ax.minorticks_off()
+    ends = ax.get_ylim()
+    ticks = [t for k in range(6) for t in (10**k, 2 * 10**k, 5 * 10**k)]
+    ticks = [t for t in ticks if ends[0] < t < ends[1]]
+    ax.set_yticks(ticks, [f"{t:,}" for t in ticks])
   axes[0].set_ylabel("tokens/s")
-  axes[0].legend(fontsize="x-small")
+  lines, names = axes[0].get_legend_handles_labels()
+  figure.legend(lines, names, fontsize="small", loc="outside right upper")
   return figure
 
 

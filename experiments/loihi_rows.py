@@ -296,7 +296,7 @@ class Experiment:
     rows = []
     for mode in MODES:
       pair = [quoted.table4(mode, n) for n in (1, quoted.BLOCKS)]
-      for k, (what, unit) in enumerate((("rate", "tok/s"), ("energy", "mJ"))):
+      for k, (what, unit) in enumerate((("rate", "/s"), ("energy", "mJ"))):
         paper = [paper_figure(getattr(r, what), unit, "Table 4") for r in pair]
         bare = [self.ours(r, False)[k] for r in pair]
         free = [self.ours(r, True)[k] for r in pair]
@@ -309,7 +309,7 @@ class Experiment:
         rows.append((f"{SHORT[mode]} {unit}", cells))
     return Table(
       "estimators",
-      "The paper's one-chip estimators (A.4.1) beside all 24 chips",
+      "The paper's one-chip estimators (A.4.1) beside 24 chips: tokens/s, mJ",
       (
         *("chips", "paper 1", "24", "ratio", "bare 1", "24", "ratio"),
         *("F,d,x 1", "24", "ratio"),

@@ -144,7 +144,7 @@ def matmulfree(
   if norm not in FORMULATIONS:
     raise UserError(f"norm={norm!r} must be one of {FORMULATIONS}")
   b = Builder()
-  matrix = lambda *shape: ternary(*shape, seed)
+  matrix = lambda rows, columns: ternary(rows, columns, seed)
   last, at = b.population("embed", None, d, 1, 0, host=True), 0
 
   def roots(src, name, layer, depth, twice, one):

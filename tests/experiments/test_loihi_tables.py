@@ -2,7 +2,10 @@
 
 import importlib
 import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -21,8 +24,8 @@ TABLE4 = {
 
 @pytest.fixture(scope="module")
 def scripts(repo_root):
-  """The modules of the experiment; flags are defined once per process."""
-  names = ("quoted", "model", "rows", "more", "plots", "tables")
+  """The modules of the experiment, but for the script with its flags."""
+  names = ("quoted", "model", "rows", "more", "plots", "show")
   with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(repo_root / "experiments"))
     yield {n: importlib.import_module(f"loihi_{n}") for n in names}
@@ -118,7 +121,7 @@ def test_prefill_step_is_predicted_within_5_percent(scripts, made, tables):
   cells = dict(tables["prefill_step"].rows)["predicted step, us"]
   assert cells[0].label == "predicted"
   npt.assert_allclose(cells[0].value, 1e6 / 13965, rtol=0.05)
-  assert abs(scripts["tables"].prefill_error([*tables.values()])) < 5
+  assert abs(scripts["show"].prefill_error([*tables.values()])) < 5
   # Weights of the busiest core times the published time, nothing else.
   walk = made.one.placed.walk.sum(0).max()
   npt.assert_allclose(cells[0].value, walk * 0.66e-3)
@@ -276,7 +279,7 @@ def test_json_round_trip(scripts, tables, tmp_path):
 
 
 def test_it_prints_every_table_in_100_columns(scripts, made, tables, capsys):
-  script = scripts["tables"]
+  script = scripts["show"]
   script.show(made.config, [*tables.values()])
   lines = capsys.readouterr().out.splitlines()
   assert max(map(len, lines)) <= 100
@@ -290,15 +293,32 @@ def test_it_prints_every_table_in_100_columns(scripts, made, tables, capsys):
   assert not any("nan" in line for line in lines)
 
 
+def test_script(repo_root, tmp_path):
+  path = tmp_path / "tables.json"
+  done = subprocess.run(
+    [sys.executable, "experiments/loihi_tables.py", "--smoke", "--json", path],
+    cwd=repo_root,
+    env={**os.environ, "PYTHONPATH": str(repo_root)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert "of the published one (within 5 %)" in done.stdout
+  data = json.loads(path.read_text())
+  assert abs(data["prefill_step_error_percent"]) < 5
+  assert data["tables"]["table4_throughput"]["rows"][0][1][0]["value"] == 41.5
+
+
 def test_activity_file(scripts, tmp_path):
   path = tmp_path / "result.json"
   data = {"cost": {"synops_per_token": {"value": 30.0}}}
   data["cost"]["per_chip"] = [{"weights": 20}, {"weights": 20}]
   path.write_text(json.dumps(data | {"prefill": 2, "decode": 1}))
-  assert scripts["tables"].measured(str(path))[0] == 0.75
+  assert scripts["show"].measured(str(path))[0] == 0.75
   path.write_text("{}")
   with pytest.raises(ValueError, match="shape_370m"):
-    scripts["tables"].measured(str(path))
+    scripts["show"].measured(str(path))
 
 
 def test_plots(scripts, tables, tmp_path):
