@@ -1,6 +1,9 @@
 """Fixtures of all tests: outside reference data, Hypothesis, GPU marks."""
 
+import os
 import pathlib
+import shutil
+import tempfile
 
 import hypothesis
 import jax
@@ -18,6 +21,32 @@ hypothesis.settings.register_profile(
   suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("jaxnmc")
+
+
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_PROGRAMS = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+  """One cache of compiled programs for all workers and child processes.
+
+  Many tests, and every command they start, compile the same small models. The
+  folder is new in every session, so nothing outlives a change.
+  """
+  if _CACHE not in os.environ:
+    config.stash[_PROGRAMS] = tempfile.mkdtemp(prefix="jaxnmc-tests-")
+    os.environ[_CACHE] = config.stash[_PROGRAMS]
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+  """Only the process that made the folder removes it."""
+  if _PROGRAMS in config.stash:
+    shutil.rmtree(config.stash[_PROGRAMS], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
