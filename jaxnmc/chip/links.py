@@ -261,7 +261,7 @@ def link_loads(
         f" {len(src)} and {len(dst)} in this placement; take the placement"
         " that was run"
       )
-    if len(src) and len(dst):
+    if len(src) and len(dst) and (out.any() or inc.any()):
       group = by_source.setdefault(synapse.source, [])
       group.append((synapse, np.array(src), np.array(dst), out, inc))
   chips = int(placement.tile_chip.max(initial=0)) + 1

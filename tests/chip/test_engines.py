@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 import jaxnmc as nmc
 from jaxnmc import _compat
-from jaxnmc.chip import host, program, step
+from jaxnmc.chip import host, links, program, step
 from jaxnmc.errors import PlacementError, PlanError, TokenError, TransformError
 from jaxnmc.models import matmulfree
+from tests.chip.test_routes import as_arrays, brute
 from tests.chip.tiny import TINY, tiny_model
 
 TOKENS = np.array([3, 0, 17, 5, 5, 30, 1, 22], np.int32)
@@ -355,6 +356,32 @@ def test_counters_are_what_the_values_of_fixed_say(case):
   for name, want in by_hand(case, TOKENS).items():
     assert want.any()
     np.testing.assert_array_equal(counters.total(name), want, err_msg=name)
+
+
+def test_links_carry_what_the_values_of_fixed_say(case):
+  """Every value that is not zero, walked on its own through the mesh."""
+  fixed = nmc.fixed(case.fn, case.plan, taps=True)
+  *_, taps = fixed(case.qparams, {"ids": TOKENS})
+  codes = {s.source: taps[s.path] for s in case.network.synapses}
+  sent = {k: np.asarray(getattr(v, "q", v)) != 0 for k, v in codes.items()}
+  found = None
+  for run in (case.functional, case.stepped):
+    seen = []
+    run.watch = seen.append
+    try:
+      *_, counters = run(case.qparams, {"ids": TOKENS})
+    finally:
+      run.watch = None
+    (segment,) = seen
+    if found is None:
+      found, hops = brute(case.placement, segment, sent)
+    for source in (counters, segment):
+      loads = links.link_loads(source, case.placement)
+      for kind, want in as_arrays(loads, found).items():
+        np.testing.assert_array_equal(loads.messages[kind], want, kind)
+      assert loads.hops == hops > 0
+    crossed = counters.total("crossings").sum()
+    assert loads.messages["out"][1].sum() == crossed > 0
 
 
 def test_program_of_a_class_does_not_grow_with_layers(case):

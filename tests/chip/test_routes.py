@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import time
 
 import hypothesis
@@ -175,9 +176,12 @@ def _random(rng, chips: int, cores: int, tokens: int):
   return placed, Segment(inject, tuple(rows)), sent
 
 
-def _brute(placed, segment, sent, steps=None):
+def brute(placed, segment, sent, steps=None):
   """Counts of every link: {(head, link): messages}, message by message."""
   net, found = placed.network, collections.Counter()
+  walk = functools.cache(
+    lambda start, stop: routes.route(placed.hardware, start, stop)
+  )
   hops = 0
   for source, mask in sent.items():
     mine = [s for s in net.synapses if s.source == source]
@@ -201,7 +205,7 @@ def _brute(placed, segment, sent, steps=None):
       for chip in {c for c, _ in readers}:
         there = [r for r in sorted(readers) if r[0] == chip]
         for k, stop in enumerate(there):
-          way = routes.route(placed.hardware, start, stop)
+          way = walk(start, stop)
           last = max(
             (i for i, w in enumerate(way) if w.kind == "chip"), default=-1
           )
@@ -213,8 +217,8 @@ def _brute(placed, segment, sent, steps=None):
   return found, hops
 
 
-def _dense(loads, found):
-  """The counts of `_brute` as arrays like those of the loads."""
+def as_arrays(loads, found):
+  """The counts of `brute` as arrays like those of the loads."""
   want = {k: np.zeros_like(m) for k, m in loads.messages.items()}
   for (head, link), n in found.items():
     where = [head, link.chip]
@@ -237,8 +241,8 @@ def test_loads_are_those_of_every_message(seed, chips, cores, tokens):
   rng = np.random.default_rng(seed)
   placed, segment, sent = _random(rng, chips, cores, tokens)
   loads = links.link_loads(segment, placed)
-  found, hops = _brute(placed, segment, sent)
-  for kind, want in _dense(loads, found).items():
+  found, hops = brute(placed, segment, sent)
+  for kind, want in as_arrays(loads, found).items():
     npt.assert_array_equal(loads.messages[kind], want, err_msg=kind)
     assert loads.messages[kind].dtype == np.int64
   assert loads.hops == hops
@@ -249,8 +253,8 @@ def test_loads_are_those_of_every_message(seed, chips, cores, tokens):
   parts = [
     links.link_loads(segment, placed, s) for s in ((0, cut), (cut, last))
   ]
-  for kind, want in _dense(
-    loads, _brute(placed, segment, sent, (0, cut))[0]
+  for kind, want in as_arrays(
+    loads, brute(placed, segment, sent, (0, cut))[0]
   ).items():
     npt.assert_array_equal(parts[0].messages[kind], want)
     npt.assert_array_equal(
