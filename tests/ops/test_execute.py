@@ -69,7 +69,7 @@ def test_program_does_not_grow_with_depth():
 
 
 def test_a_mask_takes_the_interpreter_and_keeps_the_integers():
-  fn, plan, qparams, _, engine = deep(3, "double")
+  fn, plan, qparams, _, engine = deep(1, "double")
   mask = np.array([0, 0, 1, 1, 1, 1], np.int32)
   out = engine(qparams, {"ids": IDS, "mask": mask})
   want = engine(qparams, {"ids": IDS[2:]})
