@@ -17,10 +17,9 @@ measured one. The exit status is 1 if the prefill step is off by over 5 %.
 
 import sys
 
-import loihi_more as more
-import loihi_rows as rows
-import loihi_show as shows
 from absl import app, flags
+from loihi_paper import beyond, rows
+from loihi_paper import show as shows
 
 from jaxnmc.errors import UserError
 from jaxnmc.report import files
@@ -46,7 +45,7 @@ def main(argv: list[str]) -> None:
     made = rows.Experiment()
     found = made.tables()
     if not _SMOKE.value:
-      found += more.tables(made, activity)
+      found += beyond.tables(made, activity)
     shows.show(made.config, found)
     off = shows.prefill_error(found)
     data = {
@@ -57,9 +56,9 @@ def main(argv: list[str]) -> None:
     }
     files.write_json(_JSON.value, data)
     if _PLOT.value and not _SMOKE.value:
-      import loihi_plots
+      from loihi_paper import plots
 
-      for path in loihi_plots.save(found, _PLOT.value):
+      for path in plots.save(found, _PLOT.value):
         print(f"wrote {path}")
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)

@@ -25,10 +25,10 @@ TABLE4 = {
 @pytest.fixture(scope="module")
 def scripts(repo_root):
   """The modules of the experiment, but for the script with its flags."""
-  names = ("quoted", "model", "rows", "more", "plots", "show")
+  names = ("quoted", "model", "rows", "beyond", "plots", "show")
   with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(repo_root / "experiments"))
-    yield {n: importlib.import_module(f"loihi_{n}") for n in names}
+    yield {n: importlib.import_module(f"loihi_paper.{n}") for n in names}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def made(scripts):
 @pytest.fixture(scope="module")
 def tables(scripts, made):
   activity = (0.5, "a test")
-  found = made.tables() + scripts["more"].tables(made, activity)
+  found = made.tables() + scripts["beyond"].tables(made, activity)
   return {t.name: t for t in found}
 
 

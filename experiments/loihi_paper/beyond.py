@@ -1,10 +1,12 @@
-"""More tables of loihi_tables: other machines, power, scaling, 1.3B, 2.7B."""
+"""More of what loihi_tables prints: machines, power, scaling, 1.3B, 2.7B."""
 
 import dataclasses
 
-import loihi_model as model
-import loihi_quoted as quoted
-from loihi_rows import (
+from jaxnmc.chip.figures import Figure
+from jaxnmc.errors import PlacementError
+from jaxnmc.models import matmulfree
+from loihi_paper import model, quoted
+from loihi_paper.rows import (
   BARE,
   FREE,
   JOULES,
@@ -14,10 +16,6 @@ from loihi_rows import (
   Table,
   paper_figure,
 )
-
-from jaxnmc.chip.figures import Figure
-from jaxnmc.errors import PlacementError
-from jaxnmc.models import matmulfree
 
 BIGGER = ("1.3B", "2.7B")
 

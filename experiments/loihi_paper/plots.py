@@ -2,9 +2,8 @@
 
 import pathlib
 
-import loihi_rows as rows
-
 from jaxnmc._extras import need
+from loihi_paper import rows
 
 _COLOURS = ("#bbbbbb", "#4477aa", "#ee6677", "#228833", "#ccbb44")
 

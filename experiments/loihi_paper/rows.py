@@ -9,12 +9,10 @@ property of our network or placement, with nothing published beside it.
 import dataclasses
 import json
 
-import loihi_model as model
-import loihi_quoted as quoted
-
 from jaxnmc.chip import outline
 from jaxnmc.chip.figures import Figure
 from jaxnmc.models import matmulfree
+from loihi_paper import model, quoted
 
 LABELS = ("quoted", "fitted", "predicted", "modelled")
 FREE = "F, d, x fitted on 3 rows of Table 4"

@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import itertools
 
-import loihi_quoted as quoted
 import numpy as np
 
 from jaxnmc.chip import energy as energies
@@ -25,6 +24,7 @@ from jaxnmc.chip.cost import cost
 from jaxnmc.chip.counters import Counters
 from jaxnmc.chip.energy import Energy
 from jaxnmc.models import matmulfree
+from loihi_paper import quoted
 
 WIDTH = matmulfree.PRESETS["370M"].hidden_size
 

@@ -1,0 +1,1 @@
+"""What `loihi_tables.py` prints: the paper's rows, the algebra, the tables."""
