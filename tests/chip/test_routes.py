@@ -332,6 +332,45 @@ def test_a_link_by_hand():
   assert loads.busiest(["chip"])["words"] == 0
 
 
+def test_a_chip_gets_a_value_once_whoever_reads_it():
+  """One core reads all of it, others only their part, on the same chip."""
+  b = synthetic.Builder()
+  b.population("a", 0, 4, 1)
+  b.population("all", 0, 1, 1)
+  b.population("own", 0, 4, 1)
+  b.join(0, 1, "reduce", 0, None, 7)
+  b.join(0, 2, "relay", 0, None, 7)
+  tiles = (
+    Tile("a", 0, 3, 0, 0),
+    Tile("a", 3, 4, 0, 8),
+    Tile("all", 0, 1, 1, 0),
+    Tile("own", 0, 2, 1, 5),
+    Tile("own", 2, 3, 1, 0),
+    Tile("own", 3, 4, 2, 1),
+  )
+  codes = (Encoding("dense", 4, 8), Encoding("dense", 1, 8))
+  chip = hardware.loihi2(3)
+  placed = Placement(tiles, (), chip, b.network(), codes, {})
+  column = lambda *n: np.array([n])
+  rows = (
+    SynapseCount(0, 0, column(3, 1), column(4), column(4), column(4)),
+    SynapseCount(
+      1, 0, *[column(3, 1), column(2, 1, 1)], *[column(2, 1, 1)] * 2
+    ),
+  )
+  segment = Segment(np.array([0]), rows)
+  loads = links.link_loads(segment, placed)
+  # Four to chip 1, of which one goes to chip 2 as well.
+  assert loads.messages["out"][1, 0, [0, 8]].tolist() == [3, 2]
+  assert loads.chip_hops == 4 + 2
+  # Core 0 of chip 1 has them all already; core 5 gets its two.
+  assert loads.messages["in"][0, 1, [0, 5]].tolist() == [4, 2]
+  assert loads.messages["in"][0, 2, 1] == 1
+  sent = {7: np.ones((1, 4), bool)}
+  for kind, want in as_arrays(loads, brute(placed, segment, sent)[0]).items():
+    npt.assert_array_equal(loads.messages[kind], want)
+
+
 def test_370m_on_24_chips(big):
   placed, counted, _ = big
   start = time.perf_counter()
