@@ -173,13 +173,13 @@ def _backend(command) -> None:
   )
 
 
-def _engine(command, default: str = "functional") -> None:
+def _engine(command, default: str | None = None) -> None:
   command.add_argument(
     "--engine",
     choices=ENGINES,
     default=default,
     help="of backend loihi: whole prompts at a time, or the placed network"
-    f" step by step (default: {default})",
+    f" step by step (default: {default or ENGINES[0]})",
   )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output
-from jaxnmc.errors import ConfigError, TokenError
+from jaxnmc.errors import TokenError
 from jaxnmc.evaluate import provenance
 from jaxnmc.io.tokenizer import stream_decoder
 from jaxnmc.models.generate import Generated, Generator
@@ -20,11 +20,6 @@ def main(args) -> int:
   out = Output(args)
   files.check_writable(args.report)
   files.check_writable(args.trace)
-  if args.trace is not None and args.backend != "loihi":
-    raise ConfigError(
-      f"--trace shows cores, which --backend {args.backend} has not; add"
-      " --backend loihi"
-    )
   model = setup.load(args, out)
   prompt = backends.encode_prompt(model, args.prompt)
   pick = choose_sampler(args, model)

@@ -5,6 +5,8 @@ Notes that come with either go to stderr at once.
 
 import jaxnmc
 from jaxnmc.cli.output import Output
+from jaxnmc.cli.parser import ENGINES
+from jaxnmc.errors import ConfigError
 from jaxnmc.models.model import Model
 from jaxnmc.quantize import Plan, QParams
 from jaxnmc.report import backends
@@ -14,8 +16,16 @@ def load(args, out: Output) -> Model:
   """The model of `args.model`.
 
   Raises:
+    ConfigError: a flag about cores without `--backend loihi`.
     CheckpointError, ConfigError, MissingExtra: as `jaxnmc.load`.
   """
+  backend = getattr(args, "backend", "loihi")
+  for flag in ("engine", "chips", "trace"):
+    if backend != "loihi" and getattr(args, flag, None) is not None:
+      raise ConfigError(
+        f"--{flag} is about cores, which --backend {backend} has not; add"
+        " --backend loihi or leave it out"
+      )
   model = jaxnmc.load(args.model)
   out.notes(model.notes)
   return model
@@ -30,7 +40,7 @@ def prepare(args, out: Output, model: Model) -> backends.Backend:
   backend = backends.prepare(
     model,
     args.backend,
-    engine=args.engine,
+    engine=args.engine or ENGINES[0],
     chips=args.chips,
     calibrate=args.calibrate,
   )

@@ -191,3 +191,14 @@ def test_nothing_is_unpickled(names, tmp_path):
   np.savez(path, meta=np.array([Harm()], object))
   names("info", path, words=[path, "allow_pickle=False"])
   assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+  "flags",
+  [("--engine", "stepped"), ("--chips", "2"), ("--trace", "t.json")],
+  ids=["engine", "chips", "trace"],
+)
+@pytest.mark.parametrize("backend", ["float", "fixed"])
+def test_flags_about_cores_need_cores(names, folders, backend, flags):
+  argv = ("run", folders["tiny"], "--prompt", "a", "--backend", backend)
+  names(*argv, *flags, words=[flags[0], backend, "--backend loihi"])
