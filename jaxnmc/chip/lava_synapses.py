@@ -1,4 +1,4 @@
-"""Synapses bit for bit as Lava's: dense, sparse, with delays.
+"""Synapses bit for bit as Lava's: dense, and stored ones with delays.
 
 With the weights Wq of `jaxnmc.chip.lava_weights`, e = weight_exp and messages
 s (s != 0, as 0 and 1, if num_message_bits = 0; else the integers sent):
@@ -208,8 +208,9 @@ class _Rows:
     return jnp.sum(products, axis=-1, dtype=jnp.int32)
 
 
-def _stored(owner: str, shape, rows, columns, *values):
-  """Checks a list of stored entries: ((out, in), rows, columns, *values)."""
+def _stored(shape, *entries):
+  """Checks stored entries: ((out, in), rows, columns, weights, delays)."""
+  owner = "Sparse"
   if not isinstance(shape, tuple | list) or len(shape) != 2:
     raise ConfigError(
       f"{owner}: shape is {shape!r}; allowed is a pair (out, in)"
@@ -221,12 +222,12 @@ def _stored(owner: str, shape, rows, columns, *values):
   fields = ("rows", "columns", "weights", "delays")
   arrays = [
     lava_weights.whole_array(owner, field, x, 1)
-    for field, x in zip(fields, (rows, columns, *values))
+    for field, x in zip(fields, entries, strict=True)
   ]
   lengths = [len(x) for x in arrays]
   if len(set(lengths)) > 1:
     raise ConfigError(
-      f"{owner}: {', '.join(fields[: len(arrays)])} have {lengths} entries;"
+      f"{owner}: {', '.join(fields)} have {lengths} entries;"
       " allowed are equally many"
     )
   for field, x, n in zip(fields, arrays, size):
@@ -247,85 +248,9 @@ def _fan_in(rows: np.ndarray, weights: np.ndarray) -> int:
 
 @struct.dataclass
 class Sparse:
-  """Stored synapses only; make one with `Sparse.of` or `Sparse.from_dense`.
+  """Stored synapses, with delays or without; made by `of` or `from_dense`.
 
-  Memory is targets times the largest fan-in.
-
-  Attributes:
-    rows: stored weights by target.
-    rule: exponent and message width.
-    shape: (out, in).
-  """
-
-  rows: _Rows
-  rule: Rule = _static()
-  shape: tuple[int, int] = _static()
-
-  @classmethod
-  def of(
-    cls,
-    shape,
-    rows,
-    columns,
-    weights,
-    *,
-    weight_exp: int = 0,
-    num_weight_bits: int = 8,
-    num_message_bits: int = 0,
-    sign_mode: str | None = None,
-  ) -> "Sparse":
-    """From stored entries.
-
-    Args:
-      shape: (out, in).
-      rows: int[stored], targets.
-      columns: int[stored], sources.
-      weights: int[stored], -256 to 255; what is not stored is 0.
-      weight_exp: as in `Dense.of`, like all that follow.
-      num_weight_bits: see there.
-      num_message_bits: see there.
-      sign_mode: see there.
-
-    Returns:
-      The synapses.
-
-    Raises:
-      ConfigError: as `Dense.of`; or an entry outside the shape, or twice.
-    """
-    size, row, column, weight = _stored("Sparse", shape, rows, columns, weights)
-    kept = lava_weights.prepare("Sparse", weight, num_weight_bits, sign_mode)
-    rule = Rule.of("Sparse", weight_exp, num_message_bits, _fan_in(row, kept))
-    return cls(_Rows.of(row, column, kept, size[0]), rule, size)
-
-  @classmethod
-  def from_dense(cls, weights, **parameters) -> "Sparse":
-    """From a matrix int[out, in]; zeros are not stored.
-
-    Raises:
-      ConfigError: as `Sparse.of`.
-    """
-    matrix = lava_weights.whole_array("Sparse", "weights", weights, 2)
-    stored = np.nonzero(matrix)
-    if not len(stored[0]):
-      raise ConfigError("Sparse: all weights are 0; allowed is at least one")
-    row, column = stored
-    return cls.of(matrix.shape, row, column, matrix[stored], **parameters)
-
-  def init(self) -> jax.Array:
-    """The buffer, int32[out]: nothing has arrived."""
-    return jnp.zeros(self.shape[0], jnp.int32)
-
-  def step(
-    self, state: jax.Array, messages: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    """One time step; arguments and result as for `Dense.step`."""
-    s = self.rule.read("Sparse", messages, self.shape[1])
-    return self.rule.shift(self.rows.sums(s)), state
-
-
-@struct.dataclass
-class Delayed:
-  """Synapses with delays; make one with `Delayed.of` or `.from_dense`.
+  Memory is delays times targets times the largest fan-in of one delay.
 
   Attributes:
     rows: stored weights by delay and target: row delay * out + target.
@@ -346,21 +271,21 @@ class Delayed:
     rows,
     columns,
     weights,
-    delays,
+    delays=None,
     *,
     weight_exp: int = 0,
     num_weight_bits: int = 8,
     num_message_bits: int = 0,
     sign_mode: str | None = None,
-  ) -> "Delayed":
+  ) -> "Sparse":
     """From stored entries.
 
     Args:
       shape: (out, in).
       rows: int[stored], targets.
       columns: int[stored], sources.
-      weights: int[stored], -256 to 255.
-      delays: int[stored], steps, 0 to the chip's `delay_max`.
+      weights: int[stored], -256 to 255; what is not stored is 0.
+      delays: int[stored], steps, 0 to the chip's `delay_max`; None for 0.
       weight_exp: as in `Dense.of`, like all that follow.
       num_weight_bits: see there.
       num_message_bits: see there.
@@ -370,38 +295,53 @@ class Delayed:
       The synapses.
 
     Raises:
-      ConfigError: as `Sparse.of`, or a delay out of range.
+      ConfigError: as `Dense.of`; or an entry outside the shape, or twice; or a
+        delay out of range.
     """
+    if delays is None:
+      delays = np.zeros(np.shape(weights), int)
     size, row, column, weight, delay = _stored(
-      "Delayed", shape, rows, columns, weights, delays
+      shape, rows, columns, weights, delays
     )
     longest = LOIHI2_FACTS["delay_max"].value
     assert longest is not None
-    lava_weights.in_range("Delayed", "delays", delay, 0, int(longest))
-    kept = lava_weights.prepare("Delayed", weight, num_weight_bits, sign_mode)
-    rule = Rule.of("Delayed", weight_exp, num_message_bits, _fan_in(row, kept))
+    lava_weights.in_range("Sparse", "delays", delay, 0, int(longest))
+    kept = lava_weights.prepare("Sparse", weight, num_weight_bits, sign_mode)
+    rule = Rule.of("Sparse", weight_exp, num_message_bits, _fan_in(row, kept))
     depth = int(delay.max()) + 1
     stacked = delay.astype(np.int64) * size[0] + row
     table = _Rows.of(stacked, column, kept, depth * size[0])
     return cls(table, rule, size, depth)
 
   @classmethod
-  def from_dense(cls, weights, delays, **parameters) -> "Delayed":
-    """From matrices int[out, in] of weights and of delays.
+  def from_dense(cls, weights, delays=None, **parameters) -> "Sparse":
+    """From a matrix of weights, and one of delays; zeros are not stored.
+
+    Args:
+      weights: int[out, in].
+      delays: int[out, in], or None for 0.
+      **parameters: as of `Sparse.of`.
 
     Raises:
-      ConfigError: as `Delayed.of`, or matrices of different shapes.
+      ConfigError: as `Sparse.of`, or matrices of different shapes, or no
+        weight but zeros.
     """
-    matrix = lava_weights.whole_array("Delayed", "weights", weights, 2)
-    steps = lava_weights.whole_array("Delayed", "delays", delays, 2)
-    if matrix.shape != steps.shape:
-      raise ConfigError(
-        f"Delayed: delays are {list(steps.shape)}, weights"
-        f" {list(matrix.shape)}; allowed are equal shapes"
-      )
-    row, column = np.indices(matrix.shape).reshape(2, -1)
-    weights, delays = matrix.ravel(), steps.ravel()
-    return cls.of(matrix.shape, row, column, weights, delays, **parameters)
+    matrix = lava_weights.whole_array("Sparse", "weights", weights, 2)
+    stored = np.nonzero(matrix)
+    if not len(stored[0]):
+      raise ConfigError("Sparse: all weights are 0; allowed is at least one")
+    steps = None
+    if delays is not None:
+      steps = lava_weights.whole_array("Sparse", "delays", delays, 2)
+      if matrix.shape != steps.shape:
+        raise ConfigError(
+          f"Sparse: delays are {list(steps.shape)}, weights"
+          f" {list(matrix.shape)}; allowed are equal shapes"
+        )
+      steps = steps[stored]
+    row, column = stored
+    weight = matrix[stored]
+    return cls.of(matrix.shape, row, column, weight, steps, **parameters)
 
   def init(self) -> jax.Array:
     """What arrives in k steps, int32[depth, out]: nothing."""
@@ -422,7 +362,7 @@ class Delayed:
     Raises:
       ConfigError: messages are not int32[in].
     """
-    s = self.rule.read("Delayed", messages, self.shape[1])
+    s = self.rule.read("Sparse", messages, self.shape[1])
     fresh = self.rule.shift(self.rows.sums(s)).reshape(state.shape)
     later = jnp.concatenate([state[1:], jnp.zeros_like(state[:1])])
     return later + fresh, state[0]

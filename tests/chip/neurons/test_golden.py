@@ -9,7 +9,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from jaxnmc.chip import neurons
-from jaxnmc.chip.lava_synapses import Delayed, Dense, Sparse
+from jaxnmc.chip.lava_synapses import Dense, Sparse
 from jaxnmc.numerics import rsqrt
 
 # What each test compares, by file; the rest of the arrays are inputs.
@@ -181,9 +181,7 @@ def through(synapse, neuron, xs):
 def test_delays(recorded):
   data = recorded("networks_a")
   meta = data.meta["delay"]
-  synapse = Delayed.from_dense(
-    data["delay_W"], data["delay_D"], **meta["dense"]
-  )
+  synapse = Sparse.from_dense(data["delay_W"], data["delay_D"], **meta["dense"])
   xs = jnp.asarray(data["net_in"].T)
   a, states, spikes = through(synapse, neurons.LIF(**meta["lif"]), xs)
   found = {"a": a.T, "u": states.u, "v": states.v, "s": spikes}

@@ -11,7 +11,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from jaxnmc.chip import lava_weights
-from jaxnmc.chip.lava_synapses import Delayed, Dense, Sparse
+from jaxnmc.chip.lava_synapses import Dense, Sparse
 from jaxnmc.errors import UserError
 from tests.chip.neurons import kinds, rules
 from tests.chip.neurons.test_rules import unwanted
@@ -62,7 +62,7 @@ def test_activations_follow_the_rule(kind, data):
   matrix = data.draw(
     st.sampled_from(sorted(RANGES)).flatmap(lambda m: matrices(m, out, source))
   )
-  if kind == "sparse":
+  if kind != "dense":
     matrix[0][0] = matrix[0][0] or 1  # something must be stored
   exp = data.draw(st.integers(-12, 6))
   if data.draw(st.integers(0, 9)) == 0:
@@ -86,7 +86,7 @@ def test_activations_follow_the_rule(kind, data):
   else:
     one = st.lists(st.integers(0, 3), min_size=source, max_size=source)
     delays = data.draw(st.lists(one, min_size=out, max_size=out))
-    synapse = Delayed.from_dense(matrix, delays, **parameters)
+    synapse = Sparse.from_dense(matrix, delays, **parameters)
   kept = rules.weights(matrix, bits)
   want = rules.activations(kept, delays, messages, exp=exp, binary=width == 0)
   assert width == 0 or synapse.rule.largest_message >= limit
@@ -103,7 +103,7 @@ def sample(kind: str):
   make = {
     "dense": lambda: Dense.of(matrix, **parameters),
     "sparse": lambda: Sparse.from_dense(matrix, **parameters),
-    "delayed": lambda: Delayed.from_dense(matrix, delays, **parameters),
+    "delayed": lambda: Sparse.from_dense(matrix, delays, **parameters),
   }[kind]
   want = rules.activations(
     rules.weights(matrix.tolist(), 5),
@@ -160,7 +160,7 @@ def test_sums_are_exact_up_to_the_largest_message():
 
 
 def test_the_delay_line_is_as_long_as_the_largest_delay():
-  synapse = Delayed.of((2, 2), [0, 1, 1], [0, 0, 1], [2, 4, 8], [0, 62, 1])
+  synapse = Sparse.of((2, 2), [0, 1, 1], [0, 0, 1], [2, 4, 8], [0, 62, 1])
   assert synapse.init().shape == (63, 2)
   messages = jnp.zeros((64, 2), jnp.int32).at[0].set(1)
   _, seen = lax.scan(synapse.step, synapse.init(), messages)
@@ -227,15 +227,15 @@ REFUSED = {
     " with messages of 1; allowed is 2147483647",
   ),
   "a delay of 63": (
-    lambda: Delayed.from_dense(TWO, [[0, 63], [0, 0]]),
-    r"Delayed: delays\[1\] is 63; allowed are 0 to 62",
+    lambda: Sparse.from_dense(TWO, [[0, 63], [0, 0]]),
+    r"Sparse: delays\[1\] is 63; allowed are 0 to 62",
   ),
   "a negative delay": (
-    lambda: Delayed.from_dense(TWO, [[0, -1], [0, 0]]),
-    r"Delayed: delays\[1\] is -1; allowed are 0 to 62",
+    lambda: Sparse.from_dense(TWO, [[0, -1], [0, 0]]),
+    r"Sparse: delays\[1\] is -1; allowed are 0 to 62",
   ),
   "delays of another shape": (
-    lambda: Delayed.from_dense(TWO, [[0, 1]]),
+    lambda: Sparse.from_dense(TWO, [[0, 1]]),
     r"delays are \[1, 2\], weights \[2, 2\]; allowed are equal shapes",
   ),
   "a row outside": (
@@ -252,7 +252,7 @@ REFUSED = {
   ),
   "unequal lists": (
     lambda: Sparse.of((2, 3), [0, 0, 1], [1, 1], [1, 2, 3]),
-    r"rows, columns, weights have \[3, 2, 3\] entries",
+    r"rows, columns, weights, delays have \[3, 2, 3, 3\] entries",
   ),
   "all zero": (
     lambda: Sparse.from_dense([[0, 0]]),
