@@ -1,9 +1,9 @@
 """Networks from a model's sizes alone: populations and synapses, no weights.
 
-`record` needs calibrated parameters, whose calibration takes half a minute at
-370M. Placement, time and energy need only widths, hops and stored weights, and
-those follow from the sizes. The tests compare these networks with recorded
-ones, population by population.
+`record` needs calibrated parameters, and at 370M these take a quarter of a
+minute and gigabytes. Placement, time and energy need only widths, hops and
+stored weights, and those follow from the sizes. The tests compare these
+networks with recorded ones, population by population.
 """
 
 import types

@@ -13,7 +13,11 @@ _MOST_ROWS = 20
 
 
 def main(args) -> int:
-  """Runs the command; 1 if a kernel is not exact on this device."""
+  """Runs the command; 1 if a kernel is not exact on this device.
+
+  Raises:
+    ConfigError: texts for a model, but no model.
+  """
   out = Output(args)
   if args.model is None and (args.text or args.calibrate):
     raise ConfigError(
