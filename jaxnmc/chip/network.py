@@ -83,6 +83,11 @@ class Population:
     return len(self.ports) + waiting + len(self.states)
 
 
+def _distinct(matrix: np.ndarray) -> np.ndarray:
+  """One of the rows or columns that a broadcast matrix repeats."""
+  return matrix[tuple(slice(None if s else 1) for s in matrix.strides)]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Synapse:
   """Connections from one named value to one port.
@@ -116,7 +121,16 @@ class Synapse:
     """Number of synapses with a weight that is not zero."""
     if self.weights is None:
       return 0
-    return int(np.count_nonzero(self.weights))
+    few = _distinct(self.weights)
+    return int(np.count_nonzero(few)) * (self.weights.size // max(1, few.size))
+
+  @functools.cached_property
+  def span(self) -> tuple[int, int]:
+    """Smallest and largest weight; (0, 0) without a matrix."""
+    if self.weights is None or not self.weights.size:
+      return 0, 0
+    few = _distinct(self.weights)
+    return int(few.min()), int(few.max())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

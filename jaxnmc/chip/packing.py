@@ -2,7 +2,8 @@
 
 The busiest core sets the time of a step, so the tile size is the smallest for
 which the tiles still fit (a search over the time per core), and the tiles are
-packed first-fit in order of falling load. Same input, same answer.
+packed first-fit in order of falling load. Same input, same answer. For as few
+cores as possible: `packing_few`.
 """
 
 import dataclasses
@@ -12,7 +13,16 @@ from collections.abc import Sequence
 
 from jaxnmc.chip.hardware import Hardware
 
-__all__ = ["COLUMN", "FanIn", "Item", "LIMITS", "Misfit", "demand", "pack"]
+__all__ = ["COLUMN", "FanIn", "Item", "LIMITS", "Misfit"]
+__all__ += [
+  "alike",
+  "capacity",
+  "check",
+  "demand",
+  "largest",
+  "pack",
+  "seconds",
+]
 
 # Demands of a tile, in this order: field of `Hardware`, what it counts.
 LIMITS = (
@@ -119,15 +129,16 @@ def seconds(item: Item, hardware: Hardware) -> float:
   return item.weights * hardware.synop_s + passes
 
 
-def _caps(hardware: Hardware) -> tuple[float, ...]:
+def capacity(hardware: Hardware) -> tuple[float, ...]:
+  """Limits of a core in order of `LIMITS`; unknown ones are infinite."""
   values = (getattr(hardware, name) for name, _ in LIMITS)
   return tuple(math.inf if v is None else v for v in values)
 
 
 @functools.lru_cache(maxsize=4096)
-def _largest(item: Item, hardware: Hardware) -> int:
+def largest(item: Item, hardware: Hardware) -> int:
   """Most neurons of a population that fit on an empty core; may be 0."""
-  caps = _caps(hardware)
+  caps = capacity(hardware)
   fits = lambda n: all(
     a <= b for a, b in zip(demand(item, n, hardware), caps, strict=True)
   )
@@ -140,7 +151,7 @@ def _largest(item: Item, hardware: Hardware) -> int:
 
 def _tile_size(item: Item, hardware: Hardware, time: float) -> int:
   """Neurons per tile, so that no tile takes longer than `time`."""
-  most, load = _largest(item, hardware), seconds(item, hardware)
+  most, load = largest(item, hardware), seconds(item, hardware)
   if load > 0:
     most = max(1, min(most, int(time / load * (1 + 1e-12))))
   tiles = -(-item.width // most)
@@ -173,7 +184,7 @@ def _try(classes, cores: int, hardware: Hardware, time: float, parts: int):
   groups = hardware.groups_per_core
   if groups is not None and count > groups * cores:
     return None
-  caps, rack = _caps(hardware), [_Core() for _ in range(cores)]
+  caps, rack = capacity(hardware), [_Core() for _ in range(cores)]
   load = lambda item: -sizes[item] * seconds(item, hardware)
   placed: dict[int, list[int]] = {}
   for item in sorted(classes, key=load):  # stable: ties stay in model order
@@ -197,10 +208,10 @@ def _try(classes, cores: int, hardware: Hardware, time: float, parts: int):
 
 def _tightest(items: Sequence[Item], cores: int, hardware: Hardware) -> Misfit:
   """The limit that the largest tiles, which take least, come closest to."""
-  caps = _caps(hardware)
+  caps = capacity(hardware)
   total = [0.0] * len(LIMITS)
   for item in items:
-    n = _largest(item, hardware)
+    n = largest(item, hardware)
     full, rest = divmod(item.width, n)
     for size, times in ((n, full), (rest, 1)):
       if size:
@@ -210,6 +221,32 @@ def _tightest(items: Sequence[Item], cores: int, hardware: Hardware) -> Misfit:
   k = max(range(len(LIMITS)), key=share.__getitem__)
   more = max(cores + 1, math.ceil(cores * share[k]))
   return Misfit(LIMITS[k][0], total[k], caps[k] * cores, cores=more)
+
+
+def check(items: Sequence[Item], cores: int, hardware: Hardware) -> Misfit:
+  """The tightest limit, or a refusal of what fits in no way.
+
+  Raises:
+    Misfit: a neuron is too large for any core, or all of them for all cores.
+  """
+  caps = capacity(hardware)
+  for i, item in enumerate(items):
+    if item.width and not largest(item, hardware):
+      need = demand(item, 1, hardware)
+      k = max(range(len(LIMITS)), key=lambda k: need[k] / caps[k])
+      raise Misfit(LIMITS[k][0], need[k], caps[k], item=i)
+  tightest = _tightest(items, cores, hardware)
+  if tightest.found > tightest.allowed:
+    raise tightest
+  return tightest
+
+
+def alike(items: Sequence[Item]) -> dict[Item, list[int]]:
+  """Positions of equal populations, in order of the first of them."""
+  classes: dict[Item, list[int]] = {}
+  for i, item in enumerate(items):
+    classes.setdefault(item, []).append(i)
+  return classes
 
 
 def _search(classes, cores: int, hardware: Hardware, parts: int):
@@ -255,18 +292,8 @@ def pack(
   Raises:
     Misfit: they do not fit.
   """
-  caps = _caps(hardware)
-  for i, item in enumerate(items):
-    if item.width and not _largest(item, hardware):
-      need = demand(item, 1, hardware)
-      k = max(range(len(LIMITS)), key=lambda k: need[k] / caps[k])
-      raise Misfit(LIMITS[k][0], need[k], caps[k], item=i)
-  tightest = _tightest(items, cores, hardware)
-  if tightest.found > tightest.allowed:
-    raise tightest
-  classes: dict[Item, list[int]] = {}
-  for i, item in enumerate(items):
-    classes.setdefault(item, []).append(i)
+  tightest = check(items, cores, hardware)
+  classes = alike(items)
   found = [_search(classes, cores, hardware, parts) for parts in _PARTS]
   times = [f[0] for f in found if f is not None]
   if not times:

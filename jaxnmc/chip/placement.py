@@ -1,17 +1,19 @@
 """Places a network on cores: every neuron on one core, or on the host.
 
-Default policy: each layer on a chip of its own (more, if it needs more);
+Objective "time": each layer on a chip of its own (more, if it needs more);
 several neighbouring layers per chip when there are fewer chips; all cores as
 one pool as a last try. Within its chips a layer is cut so that the busiest
-core is as little busy as possible (`packing`). What does not fit is refused
-with the limit, the number that broke it and a remedy.
+core is as little busy as possible (`packing`). Objective "memory": all cores
+are one pool, and the fewest of them are used (`packing_few`). What does not fit
+is refused with the limit, the number that broke it and a remedy.
 """
 
 import collections
 import math
 from collections.abc import Sequence
 
-from jaxnmc.chip import packing
+from jaxnmc.chip import digits, packing, packing_few
+from jaxnmc.chip.encoding import encode
 from jaxnmc.chip.hardware import Hardware
 from jaxnmc.chip.network import Network, network
 from jaxnmc.chip.packing import Item, Misfit
@@ -19,35 +21,10 @@ from jaxnmc.chip.tiles import Encoding, Placement, Tile, packing_items
 from jaxnmc.errors import PlacementError
 from jaxnmc.ops.graph import Graph
 
-__all__ = ["Encoding", "Placement", "Tile", "place"]
+__all__ = ["OBJECTIVES", "Encoding", "Placement", "Tile", "place"]
 
-_TERNARY_BITS = 2
-
-
-def _encode(synapse, width: int, hardware: Hardware, choice: str) -> Encoding:
-  """The cheapest encoding, or the one asked for."""
-  if synapse.kind in ("relay", "gather"):
-    return Encoding("dense", 1, _TERNARY_BITS)
-  if synapse.weights is None:
-    return Encoding("dense", width, _TERNARY_BITS)
-  low, high = int(synapse.weights.min()), int(synapse.weights.max())
-  bits = hardware.weight_bits_max
-  if -1 <= low and high <= 1:
-    bits = _TERNARY_BITS
-  # A wider weight takes several parallel synapses of the widest kind.
-  need = max(high, ~low).bit_length() + 1
-  parallel = max(1, -(-need // hardware.weight_bits_max))
-  dense = Encoding("dense", width * parallel, bits)
-  index = hardware.sparse_index_bits
-  if index is None or choice == "dense":
-    return dense
-  rows = synapse.weights.shape[0]
-  entries = -(-synapse.nonzero * parallel // rows)
-  sparse = Encoding("sparse", entries, bits + index)
-  if choice == "sparse":
-    return sparse
-  smaller = sparse.entries * sparse.bits < dense.entries * dense.bits
-  return sparse if smaller else dense
+# What a placement makes small: the time of a step, or cores and chips.
+OBJECTIVES = ("time", "memory")
 
 
 class _Placer:
@@ -57,13 +34,14 @@ class _Placer:
     self.net, self.items, self.hardware = net, items, hardware
     self._known: dict = {}
 
-  def pack(self, members: Sequence[int], chips: int):
-    """`packing.pack`, or the `Misfit` that it raised."""
-    key = (tuple(self.items[i] for i in members), chips)
+  def pack(self, members: Sequence[int], chips: int, few: bool = False):
+    """`packing.pack` or `packing_few.pack`, or the `Misfit` that it raised."""
+    key = (tuple(self.items[i] for i in members), chips, few)
     if key not in self._known:
       cores = chips * self.hardware.cores_per_chip
+      how = packing_few.pack if few else packing.pack
       try:
-        self._known[key] = packing.pack(key[0], cores, self.hardware)
+        self._known[key] = how(key[0], cores, self.hardware)
       except Misfit as misfit:
         self._known[key] = misfit
     return self._known[key]
@@ -144,7 +122,8 @@ def _split(loads: Sequence[float], parts: int) -> list[range]:
 
 def _own_chips(placer: _Placer, units, chips: int):
   """Each unit on chips of its own: [(first chip, chips, unit)], or None."""
-  out, at = [], 0
+  out: list[tuple[int, int, Sequence[int]]] = []
+  at = 0
   for k, unit in enumerate(units):
     room = chips - at - (len(units) - k - 1)
     n = placer.fewest(unit, 1, room)
@@ -153,6 +132,26 @@ def _own_chips(placer: _Placer, units, chips: int):
     out.append((at, n, unit))
     at += n
   return out
+
+
+def _exactly(placer: _Placer, unit, first: int, chips: int):
+  """(first chip, chips, unit) if a unit fits on so many chips.
+
+  Raises:
+    PlacementError: it does not.
+  """
+  found = placer.pack(unit, chips)
+  if isinstance(found, Misfit):
+    raise placer.error(found, unit, chips)
+  return first, chips, unit
+
+
+def _pool(placer: _Placer, members, chips: int):
+  """The fewest cores for all: as `_layers_on_chips`."""
+  found = placer.pack(members, chips, True)
+  if isinstance(found, Misfit):
+    raise placer.error(found, members, chips)
+  return "pooled", [(0, chips, members)]
 
 
 def _layers_on_chips(placer: _Placer, units, chips: int, members):
@@ -198,24 +197,63 @@ def _with_head(placer: _Placer, units, head, chips: int, members):
   raise placer.error(placer.pack(head, left), head, left)
 
 
+def _as_told(placer: _Placer, units, last, chips: int, told):
+  """Layers and head on numbers of chips that were asked for, or None.
+
+  Raises:
+    PlacementError: there are too few chips, or it does not fit.
+  """
+  layer_chips, head_chips = told
+  if layer_chips is None and head_chips is None:
+    return None
+  places: list[tuple[int, int, Sequence[int]]] = []
+  for unit in units:
+    at = sum(n for _, n, _ in places)
+    if layer_chips is None:
+      n = placer.fewest(unit, 1, chips - at)
+    else:
+      n = layer_chips
+    places.append(_exactly(placer, unit, at, n or 1))
+  at = sum(n for _, n, _ in places)
+  if last and head_chips is not None:
+    places.append(_exactly(placer, last, at, head_chips))
+    at += head_chips
+  if at > chips:
+    raise PlacementError(
+      f"chips is {chips}, but {len(units)} layers"
+      + (f" of {layer_chips} chips each" if layer_chips else "")
+      + (f" and a head of {head_chips} chips" if head_chips else "")
+      + f" take {at}; use a system of {at} chips, or fewer for each"
+    )
+  return "own", places
+
+
 def place(
   net: Network | Graph,
   hardware: Hardware,
   *,
   head: str = "auto",
   encoding: str = "auto",
+  objective: str = "time",
+  layer_chips: int | None = None,
+  head_chips: int | None = None,
 ) -> Placement:
   """Places a network.
 
   The embedding (the input of the network) is always on the host.
 
   Args:
-    net: a network, or a graph, which is then grouped.
+    net: a network, or a graph, which is then made to fit the chip's widths
+      (`digits.narrow`) and grouped.
     hardware: chips to use, with their limits.
     head: where final norm and output matrix go: `host`, `chip`, or `auto`: on
       the chips, if it fits there; where every layer has chips of its own, the
       head needs chips of its own, too.
     encoding: of dense synapses: `dense`, `sparse`, or `auto`: the smaller one.
+    objective: `time`: a step as short as can be; `memory`: the fewest cores and
+      chips.
+    layer_chips: exactly so many chips for each layer (objective `time`).
+    head_chips: exactly so many chips for the head (objective `time`).
 
   Returns:
     The placement. Tiles of a population are equal but for its last one.
@@ -226,14 +264,18 @@ def place(
   for name, value, known in (
     ("head", head, ("host", "chip", "auto")),
     ("encoding", encoding, ("dense", "sparse", "auto")),
+    ("objective", objective, OBJECTIVES),
   ):
     if value not in known:
       raise PlacementError(f"{name}={value!r} must be one of {known}")
+  told = (layer_chips, head_chips)
+  _check_told(told, objective, head)
   if isinstance(net, Graph):
-    net = network(net)
+    net = network(digits.narrow(net, hardware))
+  _check_messages(net, hardware)
   pops = net.populations
   codes = tuple(
-    _encode(s, pops[s.src].width, hardware, encoding) for s in net.synapses
+    encode(s, pops[s.src].width, hardware, encoding) for s in net.synapses
   )
   names = [p.name for p in pops]
   twice = [n for n, k in collections.Counter(names).items() if k > 1]
@@ -253,28 +295,77 @@ def place(
         p.index
       )
   units = [by_layer[layer] for layer in sorted(by_layer)]
-  members = sum(units, [])
-  where = head
-  result = None
-  if last and head != "host":
-    # A layer each and nothing left over: the head stays on the host.
-    crowded = len(units) == hardware.chips and bool(units)
-    if head == "chip" or not crowded:
-      try:
-        result = _with_head(placer, units, last, hardware.chips, members)
-        where = "chip"
-      except PlacementError:
-        if head == "chip":
-          raise
+  few = objective == "memory"
+  result = _as_told(placer, units, last, hardware.chips, told)
+  where = "chip" if result and head_chips is not None else "host"
   if result is None:
-    where = "host"
-    result = _layers_on_chips(placer, units, hardware.chips, members)
+    where, result = _policy(placer, units, last, head, few)
   policy, places = result
-  tiles = _tiles(placer, places)
+  tiles = _tiles(placer, places, few)
   used = {tile.population for tile in tiles}
   host = tuple(p.name for p in pops if p.name not in used)
-  policies = {"head": where if last else "none", "layers": policy}
+  policies = {
+    "objective": objective,
+    "head": where if last else "none",
+    "layers": policy,
+  }
   return Placement(tiles, host, hardware, net, codes, policies)
+
+
+def _policy(placer: _Placer, units, last, head: str, few: bool):
+  """(`host` or `chip` for the head, result of `_layers_on_chips`)."""
+  chips = placer.hardware.chips
+  members: list[int] = sum(units, [])
+  # A layer each and nothing left over: the head stays on the host.
+  crowded = len(units) == chips and bool(units)
+  if last and head != "host" and (head == "chip" or few or not crowded):
+    try:
+      if few:
+        return "chip", _pool(placer, [*members, *last], chips)
+      return "chip", _with_head(placer, units, last, chips, members)
+    except PlacementError:
+      if head == "chip":
+        raise
+  if few and members:
+    return "host", _pool(placer, members, chips)
+  return "host", _layers_on_chips(placer, units, chips, members)
+
+
+def _check_told(told, objective: str, head: str) -> None:
+  """Numbers of chips that were asked for make sense."""
+  for name, value in zip(("layer_chips", "head_chips"), told, strict=True):
+    if value is None:
+      continue
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+      raise PlacementError(
+        f"{name} is {value!r}; it must be 1 or more, or None"
+      )
+    if objective != "time":
+      raise PlacementError(
+        f"{name}={value} with objective={objective!r}: that objective takes as"
+        " few chips as do; leave one of the two out"
+      )
+  if told[1] is not None and head == "host":
+    raise PlacementError(
+      f"head_chips={told[1]} with head='host'; leave one of the two out"
+    )
+
+
+def _check_messages(net: Network, hardware: Hardware) -> None:
+  """A network that was grouped for wider messages is refused."""
+  bits = hardware.message_bits
+  if bits is None or bits >= 32 or not getattr(net.graph, "nodes", ()):
+    return
+  spans = digits.ranges(net.graph)
+  for synapse in net.synapses:
+    low, high = spans[synapse.source]
+    if digits.count(low, high, bits) > 1:
+      if net.graph.nodes[synapse.source].op != "input":
+        raise PlacementError(
+          f"{synapse.path} sends {low:,} to {high:,}; a message of"
+          f" {hardware.name} has {bits} bits (message_bits). Place the graph,"
+          " not the network made of it: it is then sent in several messages"
+        )
 
 
 def _check_neurons(net: Network, items, hardware: Hardware) -> None:
@@ -290,11 +381,11 @@ def _check_neurons(net: Network, items, hardware: Hardware) -> None:
       )
 
 
-def _tiles(placer: _Placer, places) -> tuple[Tile, ...]:
+def _tiles(placer: _Placer, places, few: bool) -> tuple[Tile, ...]:
   per = placer.hardware.cores_per_chip
   found: dict[int, list[Tile]] = {}
   for first, chips, members in places:
-    _, sizes, cores = placer.pack(members, chips)
+    _, sizes, cores = placer.pack(members, chips, few)
     for index, size, core_of in zip(members, sizes, cores):
       population = placer.net.populations[index]
       found[index] = [

@@ -11,6 +11,7 @@ from jaxnmc.chip import packing
 from jaxnmc.chip.hardware import Hardware
 from jaxnmc.chip.network import Network
 from jaxnmc.chip.packing import FanIn, Item
+from jaxnmc.errors import PlacementError
 
 __all__ = ["Encoding", "Placement", "Tile", "packing_items"]
 
@@ -65,8 +66,12 @@ class Placement:
     hardware: what was asked for.
     network: what was placed.
     encodings: how each synapse is stored, in order of `network.synapses`.
-    policy: `head`: `host`, `chip` or `none`; `layers`: `own` (chips of their
-      own), `shared` (several per chip) or `pooled` (one pool of cores).
+    policy: `objective`: `time` or `memory`; `head`: `host`, `chip` or `none`;
+      `layers`: `own` (chips of their own), `shared` (several per chip) or
+      `pooled` (one pool of cores).
+
+  Raises:
+    PlacementError: a tile on a chip or core that does not exist.
   """
 
   tiles: tuple[Tile, ...]
@@ -75,6 +80,16 @@ class Placement:
   network: Network
   encodings: tuple[Encoding, ...]
   policy: Mapping[str, str]
+
+  def __post_init__(self):
+    chips, cores = self.hardware.chips, self.hardware.cores_per_chip
+    for t in self.tiles:
+      if not (0 <= t.chip < chips and 0 <= t.core < cores):
+        raise PlacementError(
+          f"population {t.population}, neurons {t.start} to {t.stop - 1}: there"
+          f" is no core {t.core} of chip {t.chip}; {self.hardware.name} has"
+          f" {chips} chips of {cores} cores, counted from 0"
+        )
 
   @functools.cached_property
   def tile_core(self) -> np.ndarray:
@@ -166,6 +181,27 @@ class Placement:
         size = self.sizes[mine] * code.entries
         np.add.at(walk[synapse.depth], column[mine], size)
     return walk
+
+  @functools.cached_property
+  def busiest_walk(self) -> np.ndarray:
+    """`walk.max(axis=1)`, without the table: int64[steps per token]."""
+    at: list[list[np.ndarray]] = [[] for _ in range(self.steps_per_token)]
+    sizes: list[list[np.ndarray]] = [[] for _ in at]
+    column = np.searchsorted(self.used_cores, self.tile_core)
+    for synapse, code in zip(self.network.synapses, self.encodings):
+      tiles = self.tiles_of[synapse.dst]
+      if tiles:
+        mine = slice(tiles.start, tiles.stop)
+        at[synapse.depth].append(column[mine])
+        sizes[synapse.depth].append(self.sizes[mine] * code.entries)
+    most = np.zeros(len(at), np.int64)
+    for depth, (cores, walks) in enumerate(zip(at, sizes)):
+      if cores:
+        core, where = np.unique(np.concatenate(cores), return_inverse=True)
+        total = np.zeros(len(core), np.int64)
+        np.add.at(total, where, np.concatenate(walks))
+        most[depth] = total.max()
+    return most
 
   @functools.cached_property
   def used_cores(self) -> np.ndarray:
