@@ -9,6 +9,8 @@ JSON (`Counters.to_json`), so that the profile of a real chip can be priced:
                                the placement, or a core (chip * cores + core)
      "owners": number of them,
      "saturations": {site: count} | null,
+     "histograms": {value: {"bits": [33], "sent": [one per neuron],
+                            "tokens": n}}, left out if not counted,
      "stretches": [{"mode": "pipelined" | "fall-through" | "mixed",
                     "tokens": n, "steps": n, "first_logits": step | null,
                     "totals": {name: [one per owner]},
@@ -27,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnmc.chip import histograms
 from jaxnmc.chip.folding import (
   MODES,
   STEPS,
@@ -37,6 +40,7 @@ from jaxnmc.chip.folding import (
   fold,
   series,
 )
+from jaxnmc.chip.histograms import Histogram
 from jaxnmc.chip.tiles import Placement
 from jaxnmc.errors import UserError
 
@@ -54,12 +58,15 @@ class Counters:
     owners: length of every total.
     per: what owns an entry: `tile` or `core`.
     saturations: site -> values clipped by its format; None: not counted.
+    histograms: value -> sizes of its messages and who sent them; None: not
+      counted.
   """
 
   stretches: tuple[Stretch, ...]
   owners: int
   per: str = "tile"
   saturations: Mapping[str, int] | None = None
+  histograms: Mapping[str, Histogram] | None = None
 
   @classmethod
   def of(
@@ -67,6 +74,7 @@ class Counters:
     segments: Iterable[Segment],
     placement: Placement,
     saturations: Mapping[str, int] | None = None,
+    histograms: Mapping[str, Histogram] | None = None,
   ) -> "Counters":
     """Folds what an engine counted.
 
@@ -74,12 +82,14 @@ class Counters:
       segments: in order of time.
       placement: where the tiles are.
       saturations: site -> values clipped, or None if nobody counted.
+      histograms: value -> its messages, or None if nobody counted.
 
     Returns:
       Totals per tile and numbers per step.
     """
     stretches = tuple(fold(segment, placement) for segment in segments)
-    return cls(stretches, len(placement.tiles), "tile", saturations)
+    owners = len(placement.tiles)
+    return cls(stretches, owners, "tile", saturations, histograms)
 
   def merge(self, other: "Counters") -> "Counters":
     """These, then the other's stretches.
@@ -98,7 +108,10 @@ class Counters:
       for site, n in other.saturations.items():
         clipped[site] = clipped.get(site, 0) + n
     stretches = self.stretches + other.stretches
-    return dataclasses.replace(self, stretches=stretches, saturations=clipped)
+    sizes = histograms.merge(self.histograms, other.histograms)
+    return dataclasses.replace(
+      self, stretches=stretches, saturations=clipped, histograms=sizes
+    )
 
   @property
   def tokens(self) -> int:
@@ -200,7 +213,10 @@ class Counters:
     ]
     head = {"format": _FORMAT, "version": _VERSION, "per": self.per}
     clipped = None if self.saturations is None else dict(self.saturations)
-    body = {"owners": self.owners, "saturations": clipped}
+    body: dict[str, Any] = {"owners": self.owners, "saturations": clipped}
+    if self.histograms is not None:
+      sizes = {k: one.plain() for k, one in self.histograms.items()}
+      body["histograms"] = sizes
     return json.dumps(head | body | {"stretches": stretches})
 
   @classmethod
@@ -237,13 +253,20 @@ class Counters:
     stretches = tuple(
       reader.stretch(s, f"stretches[{i}]", owners) for i, s in enumerate(found)
     )
-    clipped = data.get("saturations")
-    if clipped is None:
-      return cls(stretches, owners, per, None)
-    if not isinstance(clipped, dict):
-      raise reader.error("saturations", clipped, "an object")
-    sites = {k: reader.whole(clipped, k, f"saturations.{k}") for k in clipped}
-    return cls(stretches, owners, per, sites)
+    sites, clipped = None, data.get("saturations")
+    if clipped is not None:
+      if not isinstance(clipped, dict):
+        raise reader.error("saturations", clipped, "an object")
+      sites = {k: reader.whole(clipped, k, f"saturations.{k}") for k in clipped}
+    sizes, found = None, data.get("histograms")
+    if found is not None:
+      if not isinstance(found, dict):
+        raise reader.error("histograms", found, "an object")
+      field = f"{where}: histograms"
+      sizes = {
+        k: histograms.from_plain(v, f"{field}.{k}") for k, v in found.items()
+      }
+    return cls(stretches, owners, per, sites, sizes)
 
 
 def _plain_sent(sent: Mapping) -> dict[str, list]:
