@@ -2,15 +2,18 @@
 
 Engines hand in, for each synapse and token, the messages and walks of every
 tile. An event of depth d of token n happens in step inject[n] + d. The busiest
-core sets the time of a step, so of every step only its largest core and the
-sum over cores are kept.
+core and the busiest links set the time of a step, so of every step only these
+and the sum over cores are kept.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from jaxnmc.chip.link_steps import link_events
+from jaxnmc.chip.memo import per_placement
+from jaxnmc.chip.segments import Segment, SynapseCount
 from jaxnmc.chip.tiles import Placement
 
 __all__ = ["MODES", "STEPS", "TOTALS"]
@@ -24,49 +27,19 @@ TOTALS = {
   "crossings": "messages sent, once per other chip that they reach",
   "passes_executed": "neuron passes: every neuron and phase, every step",
   "passes_active": "neuron passes with a token there",
+  "hops": "links between routers that messages passed (only of profiles)",
 }
 STEPS = {
   "busiest_stored": "stored weights walked by the busiest core",
   "stored": "stored weights walked by all cores",
   "crossings": "as in the totals",
   "host_messages": "messages from and to the host",
+  "busiest_link": "messages on the busiest link between chips",
+  "busiest_mesh": "32-bit words on the busiest link of a chip's mesh",
+  "busiest_passes": "neuron passes by the busiest core (only of profiles)",
 }
 MODES = ("pipelined", "fall-through", "mixed")
 _WINDOW = 1 << 22  # numbers in the buffer that folds steps
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SynapseCount:
-  """Traffic of one synapse, token by token.
-
-  Attributes:
-    synapse: its index in the network.
-    depth: of its source: the events of token n are in step inject[n] + depth.
-    out: messages sent, int[T, tiles of the source].
-    inc: messages received, int[T, tiles of the target].
-    synops: entries walked that are not zero, int[T, tiles of the target].
-    stored: entries walked, int[T, tiles of the target].
-  """
-
-  synapse: int
-  depth: int
-  out: np.ndarray
-  inc: np.ndarray
-  synops: np.ndarray
-  stored: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Segment:
-  """One uninterrupted run, from empty cores until the last token has left.
-
-  Attributes:
-    inject: step at which each token enters, strictly increasing, int64[T].
-    counts: traffic of the synapses that touch the chips.
-  """
-
-  inject: np.ndarray
-  counts: tuple[SynapseCount, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,12 +82,15 @@ def _ends(placement: Placement, count: SynapseCount):
   return np.array(tiles[synapse.src], int), np.array(tiles[synapse.dst], int)
 
 
-def _reach(placement: Placement, segment: Segment) -> dict[int, np.ndarray]:
+@per_placement
+def _reach(
+  placement: Placement, synapses: tuple[int, ...]
+) -> dict[int, np.ndarray]:
   """Source value -> other chips each tile of its population reaches, int[k]."""
   chips: dict[int, list[set[int]]] = {}
-  for count in segment.counts:
-    synapse = placement.network.synapses[count.synapse]
-    src, dst = _ends(placement, count)
+  for index in synapses:
+    synapse = placement.network.synapses[index]
+    src, dst = placement.tiles_of[synapse.src], placement.tiles_of[synapse.dst]
     sets = chips.setdefault(synapse.source, [set() for _ in src])
     for reached, i in zip(sets, src):
       tile = placement.tiles[i]
@@ -135,7 +111,7 @@ def _events(segment: Segment, placement: Placement) -> Iterator[tuple]:
   A value that goes to several targets is sent once; one that a population
   reads by several ports arrives once.
   """
-  reach = _reach(placement, segment)
+  reach = _reach(placement, tuple(c.synapse for c in segment.counts))
   sent, arrived = set(), set()
   for count in segment.counts:
     synapse = placement.network.synapses[count.synapse]
@@ -169,9 +145,14 @@ def _host_events(segment: Segment, placement: Placement) -> Iterator[tuple]:
     yield count.depth, values
 
 
-def _add_rows(rows: np.ndarray, inject, depth: int, columns, values) -> None:
-  """rows[inject[n] + depth, columns] += values[n]; columns may repeat."""
-  np.add.at(rows, ((inject + depth)[:, None], columns[None, :]), values)
+def _add_rows(rows: np.ndarray, at: np.ndarray, columns, values) -> None:
+  """rows[at[n], columns] += values[n]; at is rising, columns may repeat."""
+  if len(np.unique(columns)) < len(columns):
+    np.add.at(rows, (at[:, None], columns[None, :]), values)
+  elif at[-1] - at[0] == len(at) - 1:
+    rows[at[0] : at[-1] + 1, columns] += values
+  else:
+    rows[at[:, None], columns[None, :]] += values
 
 
 def series(
@@ -192,41 +173,77 @@ def series(
   rows = np.zeros((steps, len(placement.tiles)), np.int64)
   for kind, depth, tiles, values in _events(segment, placement):
     if kind == name:
-      _add_rows(rows, inject, depth, tiles, values)
+      _add_rows(rows, inject + depth, tiles, values)
   return rows
 
 
-def _busiest(events: Sequence[tuple], inject, steps: int, cores: int):
-  """Largest and sum over cores of what every step has: two int64[steps].
+_Event = tuple[int, np.ndarray, Callable[[int, int], np.ndarray]]
+
+
+def _by_step(
+  events: Sequence[_Event], inject: np.ndarray, columns: int
+) -> Iterator[tuple[int, np.ndarray]]:
+  """Sums of events, some steps at a time.
 
   Args:
-    events: (depth, core of each column, int[T, columns]).
+    events: (depth, column of each value, function of the first token and one
+      past the last one that gives their values, int[tokens, values]).
     inject: int64[T].
-    steps: number of steps.
-    cores: number of cores.
+    columns: number of columns.
+
+  Yields:
+    (first step, int64[steps, columns]), in order; steps without events may be
+    left out. The buffer is used again.
   """
   latency = max((depth for depth, _, _ in events), default=0) + 1
-  most, total = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
-  rows = np.zeros((0, cores), np.int64)  # those from step `at` on
+  rows = np.zeros((0, columns), np.int64)  # those from step `at` on
   at = start = 0
   while start < len(inject):
     # As many tokens as the buffer holds, one at least.
-    room = int(inject[start]) + max(1, _WINDOW // max(1, cores) - latency)
+    room = int(inject[start]) + max(1, _WINDOW // max(1, columns) - latency)
     stop = max(start + 1, int(np.searchsorted(inject, room)))
     end = int(inject[stop - 1]) + latency
-    rows = np.concatenate([rows, np.zeros((end - at - len(rows), cores), int)])
+    more = np.zeros((end - at - len(rows), columns), np.int64)
+    rows = np.concatenate([rows, more])
     part = inject[start:stop] - at
-    for depth, columns, values in events:
-      _add_rows(rows, part, depth, columns, values[start:stop])
+    for depth, where, values in events:
+      _add_rows(rows, part + depth, where, values(start, stop))
     # Steps before the next token's first one are complete.
     done = end - at if stop == len(inject) else int(inject[stop]) - at
     done = min(done, len(rows))
-    most[at : at + done] = rows[:done].max(axis=1, initial=0)
-    total[at : at + done] = rows[:done].sum(axis=1)
+    yield at, rows[:done]
     rows, at, start = rows[done:], at + done, stop
     if stop < len(inject) and not len(rows):
       at = int(inject[stop])
+
+
+def _core_steps(walks, inject, steps: int, cores: int):
+  """Largest and sum over cores of the weights walked: two int64[steps]."""
+  most, total = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
+  events = [
+    (depth, columns, lambda a, b, values=values: values[a:b])
+    for depth, columns, values in walks
+  ]
+  for at, rows in _by_step(events, inject, cores):
+    most[at : at + len(rows)] = rows.max(axis=1, initial=0)
+    total[at : at + len(rows)] = rows.sum(axis=1)
   return most, total
+
+
+def _link_steps(
+  segment: Segment, placement: Placement, inject: np.ndarray, steps: int
+) -> dict[str, np.ndarray]:
+  """Loads of the busiest links; empty where routes are unknown."""
+  found = link_events(segment.counts, placement)
+  if found is None:
+    return {}
+  names = ("busiest_mesh", "busiest_link")
+  most = {name: np.zeros(steps, np.int64) for name in names}
+  for at, rows in _by_step(found.events, inject, found.columns):
+    parts = (rows[:, : found.meshes], rows[:, found.meshes :])
+    for name, part in zip(names, parts):
+      most[name][at : at + len(rows)] = part.max(axis=1, initial=0)
+  return most
 
 
 def fold(segment: Segment, placement: Placement) -> Stretch:
@@ -234,7 +251,7 @@ def fold(segment: Segment, placement: Placement) -> Stretch:
   inject = np.asarray(segment.inject, np.int64)
   latency = placement.steps_per_token
   steps = int(inject[-1]) + latency
-  passive = ("passes_executed", "passes_active")
+  passive = ("passes_executed", "passes_active", "hops")
   totals = {
     name: np.zeros(len(placement.tiles), np.int64)
     for name in TOTALS
@@ -249,13 +266,19 @@ def fold(segment: Segment, placement: Placement) -> Stretch:
     elif name == "crossings":
       crossings[inject + depth] += values.sum(-1, dtype=np.int64)
   cores = len(placement.used_cores)
-  busiest, stored = _busiest(walks, inject, steps, cores)
+  busiest, stored = _core_steps(walks, inject, steps, cores)
   host = np.zeros(steps, np.int64)
   for depth, values in _host_events(segment, placement):
     host[inject + depth] += values
   totals["passes_executed"] = placement.passes * steps
   totals["passes_active"] = placement.passes * len(inject)
-  rows = (busiest, stored, crossings, host)
+  rows = {
+    "busiest_stored": busiest,
+    "stored": stored,
+    "crossings": crossings,
+    "host_messages": host,
+  }
+  rows |= _link_steps(segment, placement, inject, steps)
   total = lambda values: values.sum(0, dtype=np.int64)
   return Stretch(
     _mode(inject, latency),
@@ -263,6 +286,6 @@ def fold(segment: Segment, placement: Placement) -> Stretch:
     steps,
     int(inject[0]) + latency - 1,
     totals,
-    dict(zip(STEPS, rows, strict=True)),
+    rows,
     {c.synapse: (total(c.out), total(c.inc)) for c in segment.counts},
   )

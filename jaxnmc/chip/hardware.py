@@ -141,6 +141,12 @@ LOIHI2_FACTS: Mapping[str, Fact] = types.MappingProxyType(
     "messages_per_neuron": _fact(
       None, "messages per step", "not published", "unknown"
     ),
+    "inbox_messages": _fact(
+      None,
+      "messages per core and step",
+      "not published; counted by loihi(..., checked=True) where it is given",
+      "unknown",
+    ),
     "program_words_per_core": _fact(
       None, "instructions", "not published", "unknown"
     ),
@@ -185,6 +191,13 @@ LOIHI2_FACTS: Mapping[str, Fact] = types.MappingProxyType(
     ),
     "link_messages_per_s": _fact(
       67e6, "graded messages per s and link", f"{_PROFILE}: 3 x 4 B each"
+    ),
+    "mesh_bytes_per_s": _fact(
+      24.9e9,
+      "B per s and link between routers of a chip",
+      "Hala Point: 3.5 PB/s between cores / 140,544 cores (Intel newsroom);"
+      " that a link carries what one core's share is, is assumed",
+      "derived",
     ),
     "static_w": _fact(
       None,
@@ -274,6 +287,7 @@ class Hardware:
   axons_in_per_core: int | None = None
   axons_out_per_core: int | None = None
   messages_per_neuron: int | None = None
+  inbox_messages: int | None = None
   program_words_per_core: int | None = None
   message_bits: int | None = None
   accumulator_bits: int | None = None
@@ -284,6 +298,7 @@ class Hardware:
   barrier_system_s: float | None = None
   host_messages_per_s: float | None = None
   link_messages_per_s: float | None = None
+  mesh_bytes_per_s: float | None = None
   static_w: float | None = None
   running_w: float | None = None
   ceiling_w: float | None = None

@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from jaxnmc.chip import fanout
 from jaxnmc.chip.folding import Segment
+from jaxnmc.chip.link_steps import disagreement
 from jaxnmc.chip.routes import DIRECTIONS, ROUTE_FACTS, Grid, Mesh, layout
 from jaxnmc.chip.tiles import Placement
-from jaxnmc.errors import PlacementError, UserError
+from jaxnmc.errors import UserError
 
 __all__ = ["LinkLoads", "link_loads"]
 
@@ -237,7 +239,7 @@ def link_loads(
     PlacementError: a tile on a core or chip that does not exist.
   """
   mesh, grid = layout(placement.hardware)
-  _check_cores(placement)
+  fanout.check_cores(placement)
   if isinstance(found, Segment):
     rows = _segment_rows(found, steps)
   elif steps is not None:
@@ -245,7 +247,7 @@ def link_loads(
   else:
     found.check(placement)
     rows = _counter_rows(found)
-  by_source: dict[int, list[tuple]] = {}
+  messages = {}
   net, tiles = placement.network, placement.tiles_of
   for index, out, inc in rows:
     if not 0 <= index < len(net.synapses):
@@ -261,29 +263,13 @@ def link_loads(
         f" {len(src)} and {len(dst)} in this placement; take the placement"
         " that was run"
       )
-    if len(src) and len(dst) and (out.any() or inc.any()):
-      group = by_source.setdefault(synapse.source, [])
-      group.append((synapse, np.array(src), np.array(dst), out, inc))
+    if out.any() or inc.any():
+      messages[index] = out, inc
   chips = int(placement.tile_chip.max(initial=0)) + 1
   flows = _Flows(mesh, grid, chips)
-  for group in by_source.values():
-    _value(flows, placement, group)
+  for value in fanout.values(placement, messages):
+    _add_value(flows, placement, value, messages)
   return flows.loads()
-
-
-def _check_cores(placement: Placement) -> None:
-  hardware = placement.hardware
-  limits = {"chip": hardware.chips, "core": hardware.cores_per_chip}
-  for what, limit in limits.items():
-    at = np.array([getattr(t, what) for t in placement.tiles], np.int64)
-    wrong = np.flatnonzero((at < 0) | (at >= limit))
-    if len(wrong):
-      tile, each = placement.tiles[wrong[0]], " per chip" * (what == "core")
-      raise PlacementError(
-        f"no route to {tile.population!r}: {what} {at[wrong[0]]} does not"
-        f" exist; {hardware.name} has {limit} {what}s{each}, 0 to {limit - 1};"
-        " place the network again"
-      )
 
 
 def _segment_rows(segment: Segment, steps):
@@ -316,55 +302,21 @@ def _counter_rows(counters):
     yield index, out, inc
 
 
-def _value(flows: _Flows, placement: Placement, group: list[tuple]) -> None:
+def _add_value(
+  flows: _Flows, placement: Placement, value: fanout.Value, messages
+) -> None:
   """The messages of one value, to all that read it."""
-  cores = placement.tile_core
-  _, src, _, out, _ = group[0]
-  wide = [cores[dst] for s, _, dst, _, _ in group if s.kind != "relay"]
-  full = np.unique(np.concatenate([np.zeros(0, int), *wide]))
-  if len(full):
-    flows.to_all(cores[src], out, full)
-  relays = [row for row in group if row[0].kind == "relay"]
-  if not relays:
+  out, _ = messages[value.synapses[0].index]
+  if len(value.full):
+    flows.to_all(placement.tile_core[value.source], out, value.full)
+  relay = value.relay
+  if relay is None:
     return
-  # Neuron n reads neuron n: between two edges of tiles all messages have
-  # equal ends, and how many were sent up to an edge is known on both sides.
-  ends = [_edges(placement, src, out)]
-  ends += [_edges(placement, dst, inc) for _, _, dst, _, inc in relays]
-  sums = np.concatenate([below for _, below in ends])
-  at, first, where = np.unique(
-    np.concatenate([edge for edge, _ in ends]),
-    return_index=True,
-    return_inverse=True,
+  inc = [messages[s.index][1] for s in value.relays]
+  count, agree = relay.pieces([out, *inc])
+  if not agree:
+    raise disagreement(value)
+  flows.one_by_one(
+    *(relay.sender[relay.piece], relay.reader),
+    *(count[relay.piece], relay.crosses),
   )
-  count = np.diff(sums[first])
-  if (sums[first][where] != sums).any() or (count < 0).any():
-    raise UserError(
-      f"synapse {relays[0][0].index} ({relays[0][0].path}) passes values one"
-      " to one, but the messages out of its source and into its targets do"
-      " not agree; take counters of `loihi`"
-    )
-  pieces = np.arange(len(count))
-  owner = lambda tiles, edge: cores[tiles][
-    np.searchsorted(edge, at[:-1], side="right") - 1
-  ]
-  sender = owner(src, ends[0][0])
-  readers = [owner(r[2], e) for r, (e, _) in zip(relays, ends[1:])]
-  # A core that reads a value by several synapses gets it once.
-  pairs = [np.stack([pieces, reader], axis=-1) for reader in readers]
-  piece, reader = np.unique(np.concatenate(pairs), axis=0).T
-  new = ~np.isin(reader, full)
-  piece, reader = piece[new], reader[new]
-  # So does a chip: the first of its cores stands for it.
-  chip = reader // flows.mesh.cores
-  crosses = np.zeros(len(piece), bool)
-  keys = np.stack([piece, chip], axis=-1)
-  crosses[np.unique(keys, axis=0, return_index=True)[1]] = True
-  crosses &= ~np.isin(chip, full // flows.mesh.cores)
-  flows.one_by_one(sender[piece], reader, count[piece], crosses)
-
-
-def _edges(placement: Placement, tiles, messages):
-  """Neurons at which tiles begin or end, messages sent before each of them."""
-  edge = np.cumsum([0, *placement.sizes[tiles]], dtype=np.int64)
-  return edge, np.cumsum([0, *messages], dtype=np.int64)

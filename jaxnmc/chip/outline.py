@@ -195,7 +195,7 @@ def traffic(
   Args:
     placed: where the neurons are.
     inject: step in which each token enters, rising, int[T].
-    seed: a random part of the messages of each synapse and token is sent;
+    seed: a random part of the messages of each value and token is sent;
       None: the same part of all.
     share: that part.
 
@@ -204,22 +204,29 @@ def traffic(
   """
   rng = np.random.default_rng(seed)
   net, tokens = placed.network, len(inject)
+  parts: dict[int, np.ndarray] = {}
   rows = []
   for s, code in zip(net.synapses, placed.encodings):
     src = placed.sizes[list(placed.tiles_of[s.src])]
     dst = placed.sizes[list(placed.tiles_of[s.dst])]
     if not len(src) + len(dst):
       continue
-    part = np.full((tokens, 1), share)
-    if seed is not None:
-      part = rng.random((tokens, 1))
+    if s.source not in parts:
+      same = np.full((tokens, 1), share)
+      parts[s.source] = same if seed is None else rng.random((tokens, 1))
+    part = parts[s.source]
     fill = lambda values, part=part: (part * values).astype(np.int32)
+    # Whole messages before each neuron, so that both ends of a relay agree.
+    sent = lambda sizes, part=part: np.diff(
+      (part * np.cumsum([0, *sizes])).astype(np.int32), axis=1
+    )
     width = net.populations[s.src].width
-    inc = dst if s.kind == "relay" else np.full(len(dst), width)
+    wide = fill(np.full(len(dst), width))
+    inc = sent(dst) if s.kind == "relay" else wide
     stored = fill(dst * code.entries)
     rows.append(
       SynapseCount(
-        *(s.index, s.depth, fill(src), fill(inc)),
+        *(s.index, s.depth, sent(src), inc),
         *((stored * 0.6).astype(np.int32), stored),
       )
     )

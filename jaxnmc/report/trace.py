@@ -22,7 +22,7 @@ from jaxnmc.chip import folding
 from jaxnmc.chip.folding import Segment
 from jaxnmc.chip.links import LinkLoads, link_loads
 from jaxnmc.chip.tiles import Placement
-from jaxnmc.chip.timing import Clock
+from jaxnmc.chip.timing import Clock, Forms
 from jaxnmc.errors import ConfigError, UserError
 
 __all__ = ["MAX_EVENTS", "STEPS", "Recorder", "trace"]
@@ -120,7 +120,7 @@ class _Maker:
 
   def __init__(self, placement: Placement):
     self.placement = placement
-    self.clock = Clock(placement, np.zeros(1), 0.0)
+    self.clock = Clock(Forms(placement, np.zeros(1), 0.0))
     self.walk_us = 1e6 * float(placement.hardware.synop_s or 0.0)
     self.cores = placement.used_cores
     self.names = _core_names(placement)
@@ -139,9 +139,10 @@ class _Maker:
     for name in _COUNTS:
       values = folding.series(segment, placement, name)[:steps]
       rows[name] = placement.sum_by(placement.tile_core, values)[:, self.cores]
-    host = folding.fold(segment, placement).steps_of["host_messages"][:steps]
+    folded = folding.fold(segment, placement)
+    host = folded.steps_of["host_messages"][:steps]
     stored = rows["synops_stored"]
-    seconds = self.clock.steps(stored.max(axis=1, initial=0), host)
+    seconds = self.clock.stretch(folded)[:steps]
     for k in range(steps):
       busy = np.flatnonzero(stored[k])
       if len(self.events) + len(busy) + 1 > MAX_EVENTS:

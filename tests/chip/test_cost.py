@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy import testing as npt
 
-from jaxnmc.chip import hardware, packing, placement, timing
+from jaxnmc.chip import hardware, link_steps, links, packing, placement, timing
 from jaxnmc.chip.cost import cost
 from jaxnmc.chip.counters import Counters
 from jaxnmc.errors import UserError
@@ -58,6 +58,37 @@ def test_time_of_a_run_is_the_sum_of_its_steps(small):
   npt.assert_allclose(report.generate_step_us.value, 1e6 * total[1] / steps)
   assert report.steps_per_token.value == steps
   assert report.tokens == {"prefill": 5, "generate": 1}
+
+
+def test_links_set_the_time_of_a_step(small):
+  """Slow links: steps last as long as their busiest link needs."""
+  counted = Counters.of([synthetic.traffic(small, range(4), seed=5)], small)
+  (stretch,) = counted.stretches
+  steps = stretch.steps_of
+  loads = links.link_loads(counted, small)
+
+  def report(**slow):
+    chip = dataclasses.replace(small.hardware, **slow)
+    return cost(counted, dataclasses.replace(small, hardware=chip))
+
+  chip = report(link_messages_per_s=1e3)
+  time = np.maximum(1e-3 * steps["busiest_link"], 10e-6).sum()
+  npt.assert_allclose(chip.run_ms.value, 1e3 * time)
+  most = loads.busiest(["chip"])["messages"] / 4
+  npt.assert_allclose(chip.prefill_step_us.value, 1e3 * most)
+  mesh = report(mesh_bytes_per_s=4e3)
+  time = np.maximum(1e-3 * steps["busiest_mesh"], 10e-6).sum()
+  npt.assert_allclose(mesh.run_ms.value, 1e3 * time)
+  most = loads.busiest(["mesh"])["words"] / 4
+  npt.assert_allclose(mesh.prefill_step_us.value, 1e3 * most)
+  # A token alone, which was not run: by depth, at the share that was counted.
+  link, _ = link_steps.by_depth(small)
+  share = counted.total("synops_stored").sum() / 4 / small.walk.sum()
+  alone = np.maximum(1e-3 * link * share, 10e-6).sum()
+  npt.assert_allclose(chip.generate_ms_per_token.value, 1e3 * alone, rtol=1e-3)
+  unknown = report(link_messages_per_s=None, mesh_bytes_per_s=None)
+  assert unknown.run_ms.value < min(chip.run_ms.value, mesh.run_ms.value)
+  assert "link_messages_per_s" in " ".join(unknown.notes)
 
 
 def test_floor_of_a_step():
@@ -123,7 +154,7 @@ def test_more_steps_than_the_tokens_need_are_floor(small):
   late = dataclasses.replace(
     counted.stretches[0], steps_of={}, steps=small.steps_per_token + 7
   )
-  clock = timing.Clock(small, np.zeros(3), 1.0)
+  clock = timing.Clock(timing.Forms(small, np.zeros(3), 1.0))
   times = clock.stretch(late)
   assert times.shape == (late.steps,)
   npt.assert_array_equal(times[-7:], clock.floor)

@@ -135,6 +135,8 @@ def test_peak_is_the_step_with_the_highest_power(small):
     barrier_system_s=None,
     neuron_s=None,
     host_messages_per_s=None,
+    link_messages_per_s=None,
+    mesh_bytes_per_s=None,
   )
   placed = placement.place(small.network, chip)
   inject = [0, 3, 3 + 2 * placed.steps_per_token]

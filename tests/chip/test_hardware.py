@@ -52,6 +52,7 @@ PUBLISHED = {
   "barrier_system_s": (10e-6, ()),
   "host_messages_per_s": (160e6, ()),
   "link_messages_per_s": (67e6, ()),
+  "mesh_bytes_per_s": (24.9e9, ()),
   "ceiling_w": (2.26, ()),
   "synop_j": (None, (6.8e-12,)),
 }
@@ -83,6 +84,9 @@ def test_values_of_the_published_chip():
   # Hala Point: 380 T synaptic operations per second over 1,152 x 122 cores.
   peak = 1152 * 122 / 380e12
   assert math.isclose(chip.fact("synop_s").others[0][0], peak, rel_tol=0.01)
+  # And 3.5 PB/s between them.
+  assert math.isclose(chip.mesh_bytes_per_s, 3.5e15 / 140_544, rel_tol=1e-3)
+  assert chip.fact("mesh_bytes_per_s").kind == "derived"
 
 
 def test_a_chip_of_which_little_is_said():

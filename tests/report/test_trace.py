@@ -70,7 +70,7 @@ def test_bars_are_the_walks_of_the_cores(placed):
     walked[e["args"]["step"], core] += e["args"]["weights"]
     npt.assert_allclose(e["dur"], e["args"]["weights"] * synop_us, atol=2e-4)
   want, seconds = [], []
-  clock = timing.Clock(placed, np.zeros(1), 0.0)
+  clock = timing.Clock(timing.Forms(placed, np.zeros(1), 0.0))
   for s in segments:
     rows = folding.series(s, placed)
     want.append(placed.sum_by(placed.tile_core, rows))
