@@ -72,6 +72,11 @@ def build() -> argparse.ArgumentParser:
     "--report", metavar="FILE.html", help="write a self-contained HTML page"
   )
   run.add_argument(
+    "--plots",
+    metavar="DIR",
+    help="write plots of the cores as PNG (backend loihi, extra plot)",
+  )
+  run.add_argument(
     "--trace",
     metavar="FILE.json",
     help="write the first time steps of the cores for ui.perfetto.dev"
@@ -112,8 +117,10 @@ def build() -> argparse.ArgumentParser:
   _number(evaluate, "batch", 16, "documents side by side")
   _calibrate(evaluate)
 
-  place = add("place", "place a model on chips, or say why not", model=True)
-  _number(place, "chips", None, "chips (default: as few as do)")
+  place = add(
+    "place", "place a model on chips, or say why not", model="optional"
+  )
+  _placing(place)
   _calibrate(place)
 
   doctor = add(
@@ -128,6 +135,69 @@ def build() -> argparse.ArgumentParser:
   _number(bench, "repeats", 5, "measurements of each case, at least 5")
   bench.add_argument("--quick", action="store_true", help="small cases only")
   return parser
+
+
+def _placing(place) -> None:
+  """Flags of `place`."""
+  _number(place, "chips", None, "chips (default: as few as do)")
+  place.add_argument(
+    "--shape",
+    type=_sizes,
+    metavar="LAYERS,D,I,VOCAB",
+    help="a MatMul-free model of these sizes in place of MODEL: no weights",
+  )
+  place.add_argument(
+    "--norm",
+    choices=("double", "fused", "gate"),
+    default="fused",
+    help="of --shape: norms in a row have a root each, one, or one with the"
+    " gate's (default: fused)",
+  )
+  place.add_argument(
+    "--preset",
+    choices=("abreu2025",),
+    help="as a paper placed it: MODEL, or without one the paper's",
+  )
+  place.add_argument(
+    "--objective",
+    choices=("time", "memory"),
+    default="time",
+    help="a short time step, or the fewest cores and chips (default: time)",
+  )
+  place.add_argument(
+    "--head",
+    choices=("auto", "host", "chip"),
+    default="auto",
+    help="final norm and output matrix (default: auto)",
+  )
+  _number(place, "layer_chips", None, "exactly so many chips for each layer")
+  _number(place, "head_chips", None, "exactly so many chips for the head")
+  place.add_argument(
+    "--schedule", action="store_true", help="which population fires when"
+  )
+  place.add_argument(
+    "--plot",
+    metavar="FILE.png",
+    help="draw the schedule of both modes (extra plot)",
+  )
+  place.add_argument(
+    "--systems",
+    action="store_true",
+    help="only compare the named systems with what is published about them",
+  )
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+  try:
+    found = tuple(int(part) for part in text.split(","))
+  except ValueError:
+    found = ()
+  if len(found) != 4 or min(found) < 1:
+    raise argparse.ArgumentTypeError(
+      f"found {text!r}, allowed are four positive integers: layers, width, GLU"
+      " width, tokens"
+    )
+  return found
 
 
 def _sentence(text: str) -> str:

@@ -12,7 +12,7 @@ from jaxnmc.evaluate import provenance
 from jaxnmc.io.tokenizer import stream_decoder
 from jaxnmc.models.generate import Generated, Generator
 from jaxnmc.models.sampling import sampler
-from jaxnmc.report import backends, costs, files, pages, trace
+from jaxnmc.report import backends, costs, files, pages, plots, trace
 
 
 def main(args) -> int:
@@ -20,6 +20,8 @@ def main(args) -> int:
   out = Output(args)
   files.check_writable(args.report)
   files.check_writable(args.trace)
+  if args.plots is not None:
+    plots.check(args.plots)
   model = setup.load(args, out)
   prompt = backends.encode_prompt(model, args.prompt)
   pick = choose_sampler(args, model)
@@ -35,6 +37,9 @@ def main(args) -> int:
   if args.report is not None:
     files.write_text(args.report, pages.run_page(data))
     out.line(f"report: {args.report}")
+  if args.plots is not None:
+    for path in plots.save(plots.of_run(data), args.plots):
+      out.line(f"plot: {path}")
   if recorder is not None:
     files.write_json(args.trace, recorder.trace(), indent=None)
     out.line(f"trace: {args.trace}")

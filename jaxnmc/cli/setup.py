@@ -20,7 +20,7 @@ def load(args, out: Output) -> Model:
     CheckpointError, ConfigError, MissingExtra: as `jaxnmc.load`.
   """
   backend = getattr(args, "backend", "loihi")
-  for flag in ("engine", "chips", "trace"):
+  for flag in ("engine", "chips", "trace", "plots"):
     if backend != "loihi" and getattr(args, flag, None) is not None:
       raise ConfigError(
         f"--{flag} is about cores, which --backend {backend} has not; add"
@@ -37,12 +37,14 @@ def prepare(args, out: Output, model: Model) -> backends.Backend:
   Raises:
     ConfigError, PlacementError: as `backends.prepare`.
   """
+  drawn = [getattr(args, name, None) for name in ("report", "plots")]
   backend = backends.prepare(
     model,
     args.backend,
     engine=args.engine or ENGINES[0],
     chips=args.chips,
     calibrate=args.calibrate,
+    histograms=any(name is not None for name in drawn),
   )
   out.notes(backend.notes)
   return backend

@@ -220,6 +220,7 @@ def prepare(
   chips: int | None = None,
   calibrate: str | None = None,
   mode: str = "pipelined",
+  histograms: bool = False,
 ) -> Backend:
   """Makes a model ready to run.
 
@@ -230,6 +231,7 @@ def prepare(
     chips: chips of loihi; None for as few as do.
     calibrate: text file to choose formats on.
     mode: schedule of loihi, "pipelined" or "fall-through".
+    histograms: count sizes of messages, where the engine does.
 
   Returns:
     The backend.
@@ -256,7 +258,10 @@ def prepare(
     return Backend(name, run, qparams, integer=True, **made)
   graph = jaxnmc.record(model.fn, plan, qparams)
   placement = place_on(graph, chips)
-  run = jaxnmc.loihi(model.fn, plan, placement, engine=engine, mode=mode)
+  count = histograms and engine == "functional"
+  run = jaxnmc.loihi(
+    *(model.fn, plan, placement), engine=engine, mode=mode, histograms=count
+  )
   return Backend(
     name,
     run,

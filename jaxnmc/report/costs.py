@@ -6,7 +6,7 @@ from typing import Any
 
 import jaxnmc
 from jaxnmc.models.generate import Generated
-from jaxnmc.report import meshmap, tables
+from jaxnmc.report import activity, meshmap, tables
 from jaxnmc.report import placement as placements
 
 # Figures with a row of their own; the others are columns of the phase table.
@@ -37,8 +37,9 @@ def collect(found: Generated, backend) -> dict[str, Any]:
 
   Returns:
     "cost" (the figures and tables of `jaxnmc.cost`), "counters" (totals),
-    "placement", "core_walk": stored weights walked per token by each core, and
-    "mesh": where the cores lie and what their links carry (`meshmap`).
+    "placement", "core_walk": stored weights walked per token by each core,
+    "mesh": where the cores lie and what their links carry (`meshmap`), and
+    "activity": steps, power, messages (`activity`).
   """
   counters = functools.reduce(lambda a, b: a.merge(b), found.counters)
   placed = backend.placement
@@ -56,6 +57,7 @@ def collect(found: Generated, backend) -> dict[str, Any]:
     "placement": placements.summary(placed),
     "core_walk": walk.tolist(),
     "mesh": meshmap.collect(counters, placed),
+    "activity": activity.collect(counters, placed, report),
   }
 
 

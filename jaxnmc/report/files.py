@@ -47,6 +47,39 @@ def check_writable(path: str | None) -> None:
     ) from error
 
 
+def check_folder(path: str) -> None:
+  """Refuses an impossible output folder before the work is done.
+
+  Args:
+    path: a folder, or a new name in one.
+
+  Raises:
+    OutputError: it is a file, takes no file, or its parent does not exist.
+  """
+  target = pathlib.Path(path)
+  if os.path.isdir(path):
+    check_writable(str(target / "x"))
+  elif os.path.exists(path):
+    raise OutputError(f"{path}: is no folder; name a folder")
+  else:
+    check_writable(path)
+
+
+def make_folder(path: str) -> pathlib.Path:
+  """The folder, made where it is not there yet (its parent has to be).
+
+  Raises:
+    OutputError: the system refuses.
+  """
+  try:
+    pathlib.Path(path).mkdir(exist_ok=True)
+  except OSError as error:
+    raise OutputError(
+      f"{path}: cannot be made ({error.strerror}); name another folder"
+    ) from error
+  return pathlib.Path(path)
+
+
 def _is_device(path: str) -> bool:
   """A pipe or device (/dev/null): written to, never replaced by a file."""
   return os.path.exists(path) and not (
@@ -55,17 +88,22 @@ def _is_device(path: str) -> bool:
 
 
 def write_text(path: str, text: str) -> None:
-  """Writes a text file.
+  """Writes a text file; errors as of `write_bytes`."""
+  write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str, data: bytes) -> None:
+  """Writes a file.
 
   Raises:
     OutputError: the system refuses.
   """
   try:
     if _is_device(path):
-      pathlib.Path(path).write_text(text, encoding="utf-8")
+      pathlib.Path(path).write_bytes(data)
     else:
       # A link stays one: what it points to is replaced.
-      files.write_bytes(os.path.realpath(path), text.encode("utf-8"))
+      files.write_bytes(os.path.realpath(path), data)
   except OSError as error:
     raise OutputError(
       f"{path}: cannot be written ({error.strerror}); name another file"

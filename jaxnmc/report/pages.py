@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxnmc.report import costs, html, meshmap, tables
+from jaxnmc.report import charts, costs, html, meshmap, tables
 
 
 def run_page(data: dict[str, Any]) -> str:
@@ -77,12 +77,15 @@ def _cost(data: dict[str, Any]) -> list[str]:
     if isinstance(f, dict) and "label" in f
   ]
   layers, cores = cost["per_layer"], cost["per_core"]
+  done = data["activity"]
   parts = [
     html.section(
       "Cost on the cores",
       html.table(costs.PHASE_COLUMNS, costs.phases(data)),
       html.bullets(cost["notes"]),
     ),
+    *_power(done["power"]),
+    *_steps(done["steps"]),
   ]
   if layers:
     names = [f"layer {row['layer']}" for row in layers]
@@ -105,6 +108,7 @@ def _cost(data: dict[str, Any]) -> list[str]:
       _rows(cores),
     ),
     *_links(data["mesh"]),
+    *_messages(done),
     html.section("Chips", _rows(cost["per_chip"])),
     html.section(
       "Placement", html.pairs(_plain(place)), _rows(place["limits"])
@@ -115,6 +119,45 @@ def _cost(data: dict[str, Any]) -> list[str]:
       html.table(("figure", ">value", "unit", "label", "source"), figures),
     ),
   ]
+  return parts
+
+
+def _power(found: dict[str, Any] | None) -> list[str]:
+  if found is None:
+    return []
+  text = f"<p>{html.escape(found['label'])}: {html.escape(found['source'])}</p>"
+  return [html.section("Mean power", charts.power(found), text)]
+
+
+def _steps(found: dict[str, Any] | None) -> list[str]:
+  """Time per step, and what set it."""
+  if found is None:
+    return []
+  text = (
+    f"<p>All {found['steps']:,} time steps ({found['label']}), coloured by the"
+    " term of the step time that was the longest. Numbers show under the"
+    " pointer.</p>"
+  )
+  parts = (text, charts.steps(found), _rows(found["bounds"]))
+  return [html.section("Time per step", *parts)]
+
+
+def _messages(done: dict[str, Any]) -> list[str]:
+  """Messages per core; how large they are and who sends them, if counted."""
+  cores, sizes = done["core_messages"], done["messages"]
+  parts = []
+  if drawn := charts.core_messages(cores):
+    parts.append(html.section("Messages of each core", drawn))
+  if sizes is None:
+    return parts
+  head = (
+    f"<p>All {sizes['tokens']:,} tokens, every value that is sent, layers (*)"
+    " together. The stronger a square, the larger its share of the row.</p>"
+  )
+  parts.append(
+    html.section("How large messages are", head, charts.messages(sizes))
+  )
+  parts.append(html.section("How often neurons send", charts.rates(sizes)))
   return parts
 
 
@@ -129,7 +172,7 @@ def _links(mesh: dict[str, Any]) -> list[str]:
   return [
     html.section(
       "Links",
-      "<p>Links are not timed. The busiest of a mesh, and between chips:</p>",
+      "<p>The busiest of a mesh, and between chips:</p>",
       _rows(mesh["busiest"]),
       "<p>Where cores and chips lie:</p>",
       html.table(("fact", ">value", "unit", "kind", "source"), facts),

@@ -26,6 +26,10 @@ def test_run_writes_a_trace_and_a_map(run, folders, tmp_path, engine):
   assert 0 < walked < data["counters"]["synops_stored"]
   assert data["cost"]["hops_per_token"]["value"] > 0
   assert data["cost"]["link_words_per_token"]["label"] == "modelled"
+  # The stepped engine has all charts but those of sizes of messages.
+  assert data["activity"]["steps"]["steps"] == data["counters"]["steps"]
+  assert (data["activity"]["messages"] is None) == (engine == "stepped")
+  assert ("How large" in page.read_text()) == (engine == "functional")
   assert "weights walked per token (" in page.read_text()
   assert "words per token (100 % of the busiest link)" in page.read_text()
 

@@ -103,6 +103,41 @@ def data():
       ],
       "note": None,
     },
+    "activity": {
+      "steps": {
+        "label": "modelled",
+        "steps": 4,
+        "ends": [2, 4],
+        "us": {"walk": [1.5, 0.0], "barrier": [0.0, 2.0]},
+        "bounds": [{"bound": "walk", "steps": 2, "ms": 0.003}],
+        "prompt_steps": 2,
+      },
+      "power": {
+        "label": "modelled",
+        "source": "a <form>",
+        "rows": {"prompt": {"static": 0.5, "weights walked": 1.0}},
+      },
+      "core_messages": {
+        "label": "modelled",
+        "cores": [0, 1],
+        "cores_per_chip": 6,
+        "out": [4.0, 0.5],
+        "in": None,
+      },
+      "messages": {
+        "label": "modelled",
+        "tokens": 23,
+        "roles": [
+          {
+            "role": "layers.*.<x>",
+            "neurons": 2,
+            "sent_percent": 75.0,
+            "bits": [1, 0, 3, *([0] * 30)],
+            "rates": [1, *([0] * 20), 1],
+          }
+        ],
+      },
+    },
     "plan": "W8A16",
     "weights_sha256": "ab",
     "plan_sha256": "cd",
@@ -171,10 +206,23 @@ def test_page_is_whole_and_alone(data):
   assert "tiny &amp; small" in page
   assert "<script" not in page
   assert not re.findall(r"(?:src|href)=|url\(|https?://", page)
-  assert page.count("<svg") == 3
-  assert page.count("<line ") == 3
+  charts = {"power": 2, "steps": 2, "cores": 2, "sizes": 1, "rates": 1}
+  assert page.count("<svg") == 3 + sum(charts.values())
   assert "5 weights walked per token (100 % of the busiest core)" in page
   assert "&lt;0&gt;" in page
+  assert "layers.*.&lt;x&gt;, 2 bits: 3 values, 75 %" in page
+  assert "layers.*.&lt;x&gt;, 100 % of the tokens: 1 neurons, 50 %" in page
+  assert "steps 2 to 3: 2 us each (barrier 2)" in page
+  assert "prompt, weights walked: 1 W" in page
+  assert "chip 0, core 1: 0.5 messages out per token" in page
+
+
+def test_page_without_what_was_not_counted(data):
+  data["activity"] |= {"steps": None, "power": None, "messages": None}
+  data["activity"]["core_messages"]["out"] = None
+  page = pages.run_page(data)
+  for title in ("Time per step", "Mean power", "How large", "Messages of each"):
+    assert title not in page
 
 
 def test_number_formats():
