@@ -152,6 +152,7 @@ class Watch:
     sources: Sequence[int],
     inner: Sequence[tuple[Sequence[Sequence[int]], Sequence[int]]],
   ) -> None:
+    self._order = {path: k for k, path in reversed([*enumerate(paths)])}
     self._inner: list[dict[int, tuple[str, ...]]] = []
     met: set[int] = set()
     for layers, local in inner:
@@ -183,4 +184,6 @@ class Watch:
           found[path] = counted((pick(bits), pick(sent)), tokens)
     for path, raw in zip(self._outer.values(), outside, strict=True):
       found[path] = counted(raw, tokens)
-    return found
+    return {
+      path: found[path] for path in sorted(found, key=lambda p: self._order[p])
+    }
