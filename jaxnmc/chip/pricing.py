@@ -161,6 +161,16 @@ def _watts(joules, time, xp):
   return xp.where(some, joules / xp.where(some, time, 1.0), 0.0)
 
 
+def _sum(values, xp):
+  """Sum over the last axis in pairs, which float32 stands for long runs."""
+  while values.shape[-1] > 1:
+    if values.shape[-1] % 2:
+      values = xp.concatenate([values, xp.zeros_like(values[..., :1])], -1)
+    half = values.shape[-1] // 2
+    values = values[..., :half] + values[..., half:]
+  return values[..., 0]
+
+
 def price(constants: Constants, work: Work, xp: Any = jnp) -> Prices:
   """Prices a run.
 
@@ -176,7 +186,7 @@ def price(constants: Constants, work: Work, xp: Any = jnp) -> Prices:
     Scalars of that kind.
   """
   each = step_seconds(constants, work.loads, work.chips, xp)
-  seconds = xp.sum(work.times * each, axis=-1)
+  seconds = _sum(work.times * each, xp)
   events = [work.events[..., k] for k in range(4)]
   joules = _joules(constants, work.chips, seconds, work.steps, events)
   watts = _watts(joules, seconds, xp)
