@@ -31,6 +31,10 @@ class PlacementError(UserError):
   """A graph does not fit the cores asked for, or cannot be on the chip."""
 
 
+class ChipError(UserError):
+  """A checked run went over a limit of the chip while it ran."""
+
+
 class PlanError(UserError):
   """A plan or quantised parameters belong to another model or plan."""
 

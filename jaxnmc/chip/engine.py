@@ -8,6 +8,7 @@ import numpy as np
 from jaxnmc.chip import traffic
 from jaxnmc.chip.counters import Counters
 from jaxnmc.chip.folding import Segment, SynapseCount
+from jaxnmc.chip.histograms import Histogram
 from jaxnmc.errors import PlanError, TransformError
 from jaxnmc.ops.stores import check_qparams
 from jaxnmc.ops.transform import check_inputs, first_state
@@ -39,12 +40,13 @@ class Engine:
     self,
     segments: Sequence[Segment],
     saturations: Mapping[str, int] | None = None,
+    histograms: Mapping[str, Histogram] | None = None,
   ) -> Counters:
     """Counters of a call, once `watch` has seen its segments."""
     if self.watch is not None:
       for segment in segments:
         self.watch(segment)
-    return Counters.of(segments, self.placement, saturations)
+    return Counters.of(segments, self.placement, saturations, histograms)
 
   def check(self, qparams, inputs) -> None:
     """Refuses what does not belong to this placement.
@@ -54,6 +56,14 @@ class Engine:
       PlanError: parameters of another plan, or other weights.
     """
     check_inputs(self.fn, inputs)
+    self.check_params(qparams)
+
+  def check_params(self, qparams) -> None:
+    """Refuses parameters of another plan, or other weights.
+
+    Raises:
+      PlanError: see there.
+    """
     check_qparams(qparams, self.plan)
     if qparams.weights != self.graph.weights:
       raise PlanError(

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from jaxnmc.chip import states, traffic
+from jaxnmc.chip import checking, states, traffic
+from jaxnmc.chip import histograms as sizes
 from jaxnmc.chip.counters import Segment
 from jaxnmc.chip.engine import Engine
 from jaxnmc.chip.interpreted import Interpreted
@@ -65,13 +66,30 @@ class Functional(Engine):
     placement: where the recorded network lies.
     mode: as for `Engine`.
     saturation: also count the values that each site clipped.
+    histograms: also count how large messages are and who sends them.
+    checked: refuse what does not fit the chip (`chip.checking`).
   """
 
   def __init__(
-    self, fn, plan, placement, mode: str, saturation: bool = False
+    self,
+    fn,
+    plan,
+    placement,
+    mode: str,
+    saturation: bool = False,
+    histograms: bool = False,
+    checked: bool = False,
   ) -> None:
     super().__init__(fn, plan, placement, mode)
-    self.saturation = saturation
+    self.saturation, self.checked = saturation, checked
+    if checked:
+      checking.check_summable(self.network)
+    # Per route its counts and, checked, its extremes.
+    self._columns = [r.columns for r in self.routes]
+    if checked:
+      self._columns = [
+        r.columns + 4 * (r.src.count + r.dst.count) for r in self.routes
+      ]
     self._exe = executable(self.graph)
     by_source: dict[int, list[int]] = {}
     for i, route in enumerate(self.routes):
@@ -81,12 +99,24 @@ class Functional(Engine):
     inner = {i for b in self._blocks for rows in b.routes for i in rows}
     self._outer = [i for i in range(len(self.routes)) if i not in inner]
     self._outer_dense = {
-      i: None if dense is None else jnp.asarray(dense)
+      i: jax.tree.map(jnp.asarray, self._needs([self.routes[i]], one=True))
       for i in self._outer
-      for dense in [traffic.nonzero_per_tile(self.routes[i])]
     }
     self._data: tuple | None = None
-    self._interpreted = Interpreted(fn, plan, self.routes)
+    self._watch: sizes.Watch | None = None
+    if histograms:
+      paths = [r.synapse.path for r in self.routes]
+      nodes = [r.synapse.source for r in self.routes]
+      inside_runs = [(b.routes, b.sources) for b in self._blocks]
+      self._watch = sizes.Watch(paths, nodes, inside_runs)
+    self._interpreted = Interpreted(
+      fn,
+      plan,
+      self.routes,
+      self._measure,
+      lambda route: self._needs([route], one=True),
+      histograms,
+    )
     self._jit = jax.jit(self._core)
 
   def _load(self):
@@ -103,10 +133,30 @@ class Functional(Engine):
       rows = []
       for column in range(len(block.sources)):
         indices = [layer[column] for layer in block.routes]
-        dense = traffic.nonzero([self.routes[i] for i in indices])
-        rows.append(None if dense is None else jnp.asarray(dense))
+        needs = self._needs([self.routes[i] for i in indices])
+        rows.append(jax.tree.map(jnp.asarray, needs))
       extras.append(tuple(rows))
     return tuple(extras)
+
+  def _needs(self, routes, one: bool = False):
+    """Matrices that `_measure` wants: of routes that run as one, or of one."""
+    dense = traffic.nonzero(routes)
+    codes = None
+    if self.checked and dense is not None:
+      codes = np.stack([r.synapse.weights for r in routes])
+    return (
+      jax.tree.map(lambda x: x[0], (dense, codes)) if one else (dense, codes)
+    )
+
+  def _measure(self, route, x, needs):
+    """Counts of a synapse and, checked, its extremes: int32[..., columns]."""
+    dense, codes = needs
+    counts = traffic.count(route, x, dense)
+    if not self.checked:
+      return counts
+    return jnp.concatenate(
+      [counts, checking.of_route(route, x, codes)], axis=-1
+    )
 
   def _core(self, data, inputs, state):
     numbers, table, extras = data
@@ -114,13 +164,14 @@ class Functional(Engine):
     def count(index, found, extra):
       block = self._blocks[index]
       if not block.sources:
-        return ()
+        return (), ()
       first = block.routes[0]
       parts = [
-        traffic.count(self.routes[i], found[source], dense)
-        for i, source, dense in zip(first, block.sources, extra, strict=True)
+        self._measure(self.routes[i], found[source], needs)
+        for i, source, needs in zip(first, block.sources, extra, strict=True)
       ]
-      return jnp.concatenate(parts, axis=-1)
+      watched = self._watch.inside(index, found) if self._watch else ()
+      return jnp.concatenate(parts, axis=-1), watched
 
     def one(inputs, state):
       ids = inputs["ids"]
@@ -135,7 +186,7 @@ class Functional(Engine):
         self._exe, numbers, rows, before, count, extras
       )
       outer = [
-        traffic.count(
+        self._measure(
           self.routes[i],
           values[self.routes[i].synapse.source],
           self._outer_dense[i],
@@ -144,7 +195,9 @@ class Functional(Engine):
       ]
       outer.append(jnp.zeros((len(ids), 0), jnp.int32))
       out = states.outputs(self.graph, values)
-      raw = (tuple(tapped), jnp.concatenate(outer, axis=-1))
+      inner, watched = zip(*tapped, strict=True) if tapped else ((), ())
+      beside = self._watch.outside(values) if self._watch else ()
+      raw = (inner, jnp.concatenate(outer, axis=-1), (watched, beside))
       return out, states.leave(self.graph, after), raw
 
     return over_batch(one, inputs, state)
@@ -160,20 +213,20 @@ class Functional(Engine):
 
   def rows(self, raw) -> np.ndarray:
     """Raw counts -> int32[..., T, columns] in the order of `routes`."""
-    blocks, outer = jax.device_get(raw)
-    starts = np.cumsum([0] + [r.columns for r in self.routes])
+    blocks, outer, _ = jax.device_get(raw)
+    starts = np.cumsum([0, *self._columns])
     out = np.empty((*outer.shape[:-1], starts[-1]), np.int32)
     for block, data in zip(self._blocks, blocks, strict=True):
       for layer, indices in enumerate(block.routes):
         at = 0
         for i in indices:
-          width = self.routes[i].columns
+          width = self._columns[i]
           part = data[..., layer, :, at : at + width]
           out[..., starts[i] : starts[i] + width] = part
           at += width
     at = 0
     for i in self._outer:
-      width = self.routes[i].columns
+      width = self._columns[i]
       out[..., starts[i] : starts[i] + width] = outer[..., at : at + width]
       at += width
     return out
@@ -194,19 +247,41 @@ class Functional(Engine):
     Raises:
       TokenError: inputs that the model cannot read.
       PlanError: parameters or a state of another plan, or other weights.
+      ChipError: checked, and something did not fit.
     """
     state = self.begin(qparams, inputs, state)
-    saturated = None
+    if self.checked and state is not None:
+      checking.check_state(self.graph, state)
+    saturated = watched = None
     if self.saturation or inputs.get("mask") is not None:
-      out, state, counts, clipped = self._interpreted(qparams, inputs, state)
+      found = self._interpreted(qparams, inputs, state)
+      out, state, counts, clipped, watched = found
       saturated = clipped if self.saturation else None
     else:
       only = {"ids": jnp.asarray(inputs["ids"], jnp.int32)}
       out, state, raw = self._jit(self._load(), only, state)
       counts = self.rows(raw)
+      if self._watch is not None:
+        tokens = int(np.prod(only["ids"].shape))
+        inside, outside = jax.device_get(raw[2])
+        watched = self._watch.collect(inside, outside, tokens)
     rows = counts[None] if counts.ndim == 2 else counts
     segments = tuple(self._segment(r) for r in rows)
-    return out, state, self.fold(segments, saturated)
+    return out, state, self.fold(segments, saturated, watched)
 
-  def _segment(self, counts: np.ndarray) -> Segment:
-    return Segment(self.default_inject(len(counts)), self.split(counts))
+  def _segment(self, rows: np.ndarray) -> Segment:
+    """The segment of a sequence; refuses what `checked` refuses."""
+    inject = self.default_inject(len(rows))
+    if not self.checked:
+      return Segment(inject, self.split(rows))
+    counts, extremes = [], []
+    parts = np.split(rows, np.cumsum(self._columns)[:-1], axis=-1)
+    for route, part in zip(self.routes, parts, strict=True):
+      counts.append(part[:, : route.columns])
+      tiles = part[:, route.columns :].reshape(len(rows), -1, 4)
+      sends = route.src.count
+      extremes.append((tiles[:, :sends], tiles[:, sends:]))
+    checking.check_extremes(self.placement, self.routes, inject, extremes)
+    segment = Segment(inject, self.split(np.concatenate(counts, axis=-1)))
+    checking.check_inboxes(self.placement, segment)
+    return segment

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from jaxnmc.chip import traffic
+from jaxnmc.chip import histograms as sizes
 from jaxnmc.numerics.fx import codes
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.quantized import Quantized
@@ -26,29 +26,37 @@ class Interpreted:
     fn: model function.
     plan: number formats.
     routes: counted synapses.
+    measure: (route, values sent, what it needs) -> int32[T, columns].
+    needs: route -> arrays that `measure` needs.
+    histograms: also count how large messages are and who sends them.
   """
 
-  def __init__(self, fn, plan, routes) -> None:
+  def __init__(
+    self, fn, plan, routes, measure, needs, histograms: bool = False
+  ) -> None:
     self.fn, self.plan, self.routes = fn, plan, routes
+    self._measure, self._needs = measure, needs
     self.sites = frozenset(r.synapse.path for r in routes)
-    self._dense: list | None = None
+    self._watched = sorted(self.sites) if histograms else []
+    self._extras: list | None = None
     self._jit = jax.jit(self._core)
 
-  def _core(self, tree, dense, inputs, state):
+  def _core(self, tree, extras, inputs, state):
     def one(inputs, state):
       ops = Quantized(self.plan, IntAlu(), IntStore(), self.sites, True)
       out, state = self.fn(ops, tree, inputs, state)
       values = ops.tape.values
       rows = [
-        traffic.count(route, codes(values[route.synapse.path]), weights)
-        for route, weights in zip(self.routes, dense, strict=True)
+        self._measure(route, codes(values[route.synapse.path]), extra)
+        for route, extra in zip(self.routes, extras, strict=True)
       ]
       clipped = {
         k.removesuffix(_CLIPPED): v
         for k, v in values.items()
         if k.endswith(_CLIPPED)
       }
-      return out, state, jnp.concatenate(rows, axis=-1), clipped
+      watched = {k: sizes.measure(codes(values[k])) for k in self._watched}
+      return out, state, jnp.concatenate(rows, axis=-1), clipped, watched
 
     return over_batch(one, inputs, state)
 
@@ -61,14 +69,21 @@ class Interpreted:
       state: state of an earlier call, or None.
 
     Returns:
-      (out, state, counts int32[..., T, columns], {site: values clipped}).
+      (out, state, what was measured int32[..., T, columns], {site: values
+      clipped}, {value: `Histogram`} or None).
 
     Raises:
       PlanError: float params, or another plan.
     """
-    if self._dense is None:
-      self._dense = [traffic.nonzero_per_tile(r) for r in self.routes]
+    if self._extras is None:
+      self._extras = [self._needs(r) for r in self.routes]
     tree = checked_tree(qparams, self.plan)
-    out, state, counts, clipped = self._jit(tree, self._dense, inputs, state)
+    found = self._jit(tree, self._extras, inputs, state)
+    out, state, counts, clipped, raw = found
     totals = {k: int(np.sum(v)) for k, v in jax.device_get(clipped).items()}
-    return out, state, np.asarray(counts), totals
+    watched = None
+    if self._watched:
+      tokens = int(np.prod(np.shape(inputs["ids"])))
+      each = jax.device_get(raw).items()
+      watched = {k: sizes.counted(v, tokens) for k, v in each}
+    return out, state, np.asarray(counts), totals, watched

@@ -16,6 +16,9 @@ def loihi(
   engine: str = "functional",
   mode: str = "pipelined",
   saturation: bool = False,
+  histograms: bool = False,
+  checked: bool = False,
+  mesh=None,
 ):
   """Runs a model on the cores of a placement.
 
@@ -31,6 +34,14 @@ def loihi(
     saturation: also count the values that each site clipped (functional
       engine only; it then runs the interpreter of `fixed` instead of the
       graph, which takes longer to compile).
+    histograms: also count, for every value that is sent, how large its messages
+      are and how often each neuron sends (functional engine only).
+    checked: refuse at run time what the hardware of the placement cannot hold:
+      an accumulator or a message out of its bits, more messages in a step
+      than an inbox takes, a state out of its formats.  Takes longer; results
+      are the same.
+    mesh: `jax.sharding.Mesh` with one axis, over whose devices the machine is
+      split (stepped engine only).
 
   Returns:
     `run(qparams, inputs, state=None) -> (out, state, counters)`: out and state
@@ -38,8 +49,9 @@ def loihi(
     are those of the engine's call.
 
   Raises:
-    PlanError: unknown engine or mode, a placement under another plan, or
-      saturation with the stepped engine.
+    PlanError: unknown engine or mode, a placement under another plan,
+      saturation or histograms with the stepped engine, a mesh with the
+      functional one, or with other than one axis.
     PlacementError: the placement is no result of `place`.
   """
   if engine not in ENGINES:
@@ -56,9 +68,17 @@ def loihi(
       f" {plan.name!r}; record and place with this one"
     )
   if engine == "functional":
-    return Functional(fn, plan, placement, mode, saturation)
-  if saturation:
-    raise PlanError(
-      "the stepped engine does not count saturations; use engine='functional'"
+    if mesh is not None:
+      raise PlanError(
+        "the functional engine runs on one device; use engine='stepped' with a"
+        " mesh, or vmap and shard fixed"
+      )
+    return Functional(
+      fn, plan, placement, mode, saturation, histograms, checked
     )
-  return Stepped(fn, plan, placement, mode)
+  for asked, what in ((saturation, "saturations"), (histograms, "histograms")):
+    if asked:
+      raise PlanError(
+        f"the stepped engine does not count {what}; use engine='functional'"
+      )
+  return Stepped(fn, plan, placement, mode, mesh, checked)

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from jaxnmc.chip import traffic
-from jaxnmc.chip.network import Network
+from jaxnmc.chip.network import Network, Synapse
 from jaxnmc.chip.program import Compiled, Program, compile_population
+from jaxnmc.errors import PlacementError
 from jaxnmc.ops.layout import common
 
 
@@ -33,6 +34,7 @@ class Class:
     consts: int32[M, K, C, n].
     scalars: int32[M, S].
     depths: int32[M, instructions], depth of each instruction's value.
+    layers: layer of each member, None outside of the layers.
   """
 
   role: str
@@ -46,6 +48,14 @@ class Class:
   consts: np.ndarray
   scalars: np.ndarray
   depths: np.ndarray
+  layers: tuple[int | None, ...]
+
+  @property
+  def real(self) -> np.ndarray:
+    """Lanes that hold a neuron, bool[K, n]; the others are padding."""
+    lanes = np.zeros(self.tiles * self.size, bool)
+    lanes[self.place] = True
+    return lanes.reshape(self.tiles, self.size)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +71,7 @@ class Group:
     kind: as in `Synapse`.
     src: member of the source class, per pair.
     dst: member of the target class, per pair.
-    weights: int8[P, K * n, src width] in the padded layout, or None.
+    weights: int8[P, K, n, src width], zero at padding neurons, or None.
     nonzero: int8 or int32[P, src width, K], non-zero weights per tile, or
       None.
   """
@@ -109,6 +119,7 @@ class Machine:
     where: population index -> (class, member).
     local: node id -> instruction index in its class.
     last: largest depth on the chips.
+    width: values that the host injects.
   """
 
   routes: tuple[traffic.Route, ...]
@@ -118,11 +129,34 @@ class Machine:
   where: dict[int, tuple[int, int]]
   local: dict[int, int]
   last: int
+  width: int
+
+  @property
+  def host_routes(self) -> tuple[int, ...]:
+    """Indices of the counted routes that end on the host."""
+    pairs = enumerate(self.routes)
+    return tuple(i for i, r in pairs if r.synapse.dst not in self.where)
+
+  def source(self, synapse: Synapse) -> tuple[int, int, int]:
+    """Class, member and instruction of what a synapse carries off a chip."""
+    cls, member = self.where[synapse.src]
+    return cls, member, self.local[synapse.source]
 
 
-def _padded(cut: traffic.Tiling) -> tuple[int, np.ndarray]:
-  """Neurons of the largest tile and the position of every neuron."""
-  size = int(cut.sizes.max())
+def _padded(cut: traffic.Tiling, name: str) -> tuple[int, np.ndarray]:
+  """Neurons of the largest tile and the position of every neuron.
+
+  Raises:
+    PlacementError: tiles of different sizes, or with gaps.
+  """
+  size = int(cut.sizes[0])
+  even = (cut.sizes[:-1] == size).all() and cut.sizes[-1] <= size
+  if not even or (cut.starts != np.arange(cut.count) * size).any():
+    raise PlacementError(
+      f"tiles of population {name} start at {cut.starts.tolist()} and have"
+      f" {cut.sizes.tolist()} neurons; they must follow each other and be"
+      " equal but for the last one"
+    )
   place = [k * size + np.arange(n) for k, n in enumerate(cut.sizes)]
   return size, np.concatenate(place).astype(np.int32)
 
@@ -130,7 +164,7 @@ def _padded(cut: traffic.Tiling) -> tuple[int, np.ndarray]:
 def _class(net, members, compiled: list[Compiled], cut) -> Class:
   first = compiled[0]
   population = net.populations[members[0]]
-  size, place = _padded(cut)
+  size, place = _padded(cut, population.name)
   count = len(first.consts)
   flat = np.zeros((len(members), count, cut.count * size), np.int32)
   for m, own in enumerate(compiled):
@@ -154,7 +188,8 @@ def _class(net, members, compiled: list[Compiled], cut) -> Class:
     place,
     consts.transpose(0, 2, 1, 3),
     scalars,
-    np.array(depths, np.int32),
+    np.array(depths, np.int32).reshape(len(members), -1),
+    tuple(net.populations[i].layer for i in members),
   )
 
 
@@ -169,6 +204,7 @@ def _group(key, pairs, net, routes, classes, where) -> Group:
     weights = np.zeros((len(pairs), cls.tiles * cls.size, src_width), np.int8)
     for p, synapse in enumerate(synapses):
       weights[p, cls.place] = synapse.weights
+    weights = weights.reshape(len(pairs), cls.tiles, cls.size, src_width)
     nonzero = traffic.nonzero([routes[index[s]] for s in pairs])
   member = lambda i: where[i][1] if i in where else 0
   return Group(
@@ -193,6 +229,10 @@ def build(placement) -> Machine:
 
   Returns:
     The machine.
+
+  Raises:
+    PlacementError: tiles that do not cover a population, or two tokens that
+      would meet in a neuron.
   """
   net: Network = placement.network
   cuts = traffic.tilings(placement)
@@ -203,6 +243,11 @@ def build(placement) -> Machine:
     cut = cuts[population.index]
     if not cut.count:
       continue
+    if cut.sizes.sum() != population.width:
+      raise PlacementError(
+        f"population {population.name} has {population.width} neurons, its"
+        f" tiles {cut.sizes.sum()}; place the network again"
+      )
     own = compile_population(net, population)
     compiled[population.index] = own
     key = (population.role, own.program, population.width, cut.key)
@@ -240,7 +285,8 @@ def build(placement) -> Machine:
   )
   last = max(net.depth[n] for i in where for n in net.populations[i].nodes)
   return Machine(
-    routes, classes, groups, tuple(taps.values()), where, local, last
+    *(routes, classes, groups, tuple(taps.values())),
+    *(where, local, last, net.graph.input.width),
   )
 
 

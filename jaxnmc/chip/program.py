@@ -12,6 +12,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.chip.network import Network, Population
+from jaxnmc.errors import PlacementError
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.layout import Pool
 
@@ -80,6 +81,9 @@ def compile_population(net: Network, population: Population) -> Compiled:
 
   Returns:
     The program and this member's numbers.
+
+  Raises:
+    PlacementError: two tokens that follow each other would meet in a neuron.
   """
   nodes, depth = net.graph.nodes, net.depth
   ports = {net.ports[k].node: i for i, k in enumerate(population.ports)}
@@ -101,6 +105,14 @@ def compile_population(net: Network, population: Population) -> Compiled:
     else:
       slot = ("port", ports[arg])
       age = depth[reader] - net.ports[population.ports[ports[arg]]].depth
+    if age < 0:
+      raise PlacementError(
+        f"two tokens meet in population {population.name}: its"
+        f" {nodes[reader].op} runs {depth[reader]} steps after its token"
+        f" entered, but an operand comes only after {depth[reader] - age}; in"
+        " pipelined mode the next token's operands are there by then; schedule"
+        " it as late as its latest operand, as network(graph) does"
+      )
     if age:
       waits[slot] = max(age, waits.get(slot, 0))
     return (*slot, age)
@@ -120,6 +132,16 @@ def compile_population(net: Network, population: Population) -> Compiled:
     tuple((k, i, a) for (k, i), a in sorted(waits.items())),
   )
   return Compiled(program, tuple(pool.consts), tuple(pool.scalars), local)
+
+
+def queue(waiting, now):
+  """A FIFO one step later: int32[length, n], the newest value first."""
+  return jnp.concatenate([now[None], waiting[:-1]])
+
+
+def waited(waiting, age: int):
+  """The value that entered a FIFO `age` steps ago, int32[n]."""
+  return waiting[age - 1]
 
 
 def run_tile(
@@ -155,7 +177,7 @@ def run_tile(
     if kind == "state":
       return state[i]
     if age:
-      return waiting[slots[(kind, i)]][age - 1]
+      return waited(waiting[slots[(kind, i)]], age)
     return ports[i] if kind == "port" else values[i]
 
   width = (ports if program.ports else state).shape[-1]
@@ -167,6 +189,6 @@ def run_tile(
   fresh = []
   for j, (kind, i, _) in enumerate(program.waits):
     now = ports[i] if kind == "port" else values[i]
-    fresh.append(jnp.concatenate([now[None], waiting[j][:-1]]))
+    fresh.append(queue(waiting[j], now))
   candidates = [values[i] for i in program.updates]
   return values, fresh, candidates

@@ -1,4 +1,4 @@
-"""One time step of the machine, and the scan over steps.
+"""One time step of the machine, and the loop over steps.
 
     1. every tile reads its accumulators and runs its neuron program;
     2. values of named sites become messages where a token is present;
@@ -6,87 +6,62 @@
 
 A token clock (`valid[d]`: a token is at depth d now) gates every state write
 and every message; it cannot be inferred from arrivals, because zero is not
-sent.
+sent.  On several devices the messages are exchanged between 2 and 3
+(`chip.sharding`).
 """
 
 import functools
 
 import jax
-from flax import struct
+import numpy as np
 from jax import lax
 from jax import numpy as jnp
+from jax.sharding import NamedSharding
 
-from jaxnmc.chip import traffic
+from jaxnmc.chip import checking
+from jaxnmc.chip.arrays import (
+  Seen,
+  State,
+  Weights,
+  seen_specs,
+  state_axes,
+  weight_axes,
+)
 from jaxnmc.chip.machine import Class, Group, Machine
 from jaxnmc.chip.program import run_tile
+from jaxnmc.chip.sharding import WHOLE, Spread, Value
+from jaxnmc.chip.traffic import synops
 from jaxnmc.kernels.ternary import batched_ternary_matmul
 
 
-@struct.dataclass
-class State:
-  """What the cores remember between steps.
+def clock(before: jax.Array, injected) -> jax.Array:
+  """The token clock one step later: bool[depths].
 
-  Attributes:
-    valid: bool[depths], the token clock.
-    ports: per class int32[M, K, ports, n], accumulators.
-    waits: per class a tuple of int32[M, K, length, n] FIFOs, newest first.
-    states: per class int32[M, K, states, n].
+  Args:
+    before: the clock.
+    injected: (bool[] whether a token enters, int32[width] its row).
   """
-
-  valid: jax.Array
-  ports: tuple[jax.Array, ...]
-  waits: tuple[tuple[jax.Array, ...], ...]
-  states: tuple[jax.Array, ...]
+  here, _ = injected
+  return jnp.concatenate([here[None], before[:-1]])
 
 
-@struct.dataclass
-class Weights:
-  """Everything constant.
+def updated(gate: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+  """A state word, int32[M, K, n]: new where a token is, bool[M], else old."""
+  return jnp.where(gate[:, None, None], new, old)
 
-  Attributes:
-    consts: per class int32[M, K, C, n], constants of neurons.
-    scalars: per class int32[M, S].
-    weights: per group int8[P, K * n, src width], or None.
-    nonzero: per group int8 or int32[P, src width, K], or None.
+
+def messages(gate: jax.Array, real: jax.Array, x: jax.Array) -> jax.Array:
+  """What neurons send, int32[M, K, n]: nothing without a token or a neuron.
+
+  Args:
+    gate: bool[M], whether a token is there.
+    real: bool[M, K, n], False for padding.
+    x: int32[M, K, n], values of the site.
   """
-
-  consts: tuple[jax.Array, ...]
-  scalars: tuple[jax.Array, ...]
-  weights: tuple[jax.Array | None, ...]
-  nonzero: tuple[jax.Array | None, ...]
+  return jnp.where(gate[:, None, None] & real, x, 0)
 
 
-def load(machine: Machine) -> Weights:
-  """Puts the machine's constants on the device."""
-  put = lambda x: None if x is None else jnp.asarray(x)
-  return Weights(
-    tuple(jnp.asarray(c.consts) for c in machine.classes),
-    tuple(jnp.asarray(c.scalars) for c in machine.classes),
-    tuple(put(g.weights) for g in machine.groups),
-    tuple(put(g.nonzero) for g in machine.groups),
-  )
-
-
-def zero_state(machine: Machine) -> State:
-  """The machine before its first token."""
-
-  def zeros(cls: Class, words: int) -> jax.Array:
-    shape = (len(cls.members), cls.tiles, words, cls.size)
-    return jnp.zeros(shape, jnp.int32)
-
-  classes = machine.classes
-  return State(
-    jnp.zeros(machine.last + 1, bool),
-    tuple(zeros(c, c.program.ports) for c in classes),
-    tuple(
-      tuple(zeros(c, length) for _, _, length in c.program.waits)
-      for c in classes
-    ),
-    tuple(zeros(c, len(c.program.updates)) for c in classes),
-  )
-
-
-def _neurons(cls: Class, valid, ports, waits, states, consts, scalars):
+def _neurons(cls: Class, valid, ports, waits, states, consts, scalars, depths):
   """Runs the programs of a class: vmapped over members and cores."""
   tile = functools.partial(run_tile, cls.program, cls.fixed)
   over_tiles = jax.vmap(tile, in_axes=(0, 0, 0, 0, None))
@@ -95,133 +70,217 @@ def _neurons(cls: Class, valid, ports, waits, states, consts, scalars):
   )
   if not fresh:
     return values, tuple(waits), states
-  gates = [valid[cls.depths[:, i]][:, None, None] for i in cls.program.updates]
   kept = [
-    jnp.where(gate, new, states[:, :, i])
-    for i, (gate, new) in enumerate(zip(gates, fresh, strict=True))
+    updated(valid[depths[:, i]], new, states[:, :, word])
+    for word, (i, new) in enumerate(zip(cls.program.updates, fresh))
   ]
   return values, tuple(waits), jnp.stack(kept, axis=2)
 
 
-def _sent(cls: Class, value: int, values, valid) -> jax.Array:
-  """Messages of one value, int32[M, width]: gated, padding removed."""
-  x = values[value]
-  x = x.reshape(x.shape[0], -1)[:, cls.place]
-  here = valid[cls.depths[:, value]]
-  return jnp.where(here[:, None], x, 0)
+def _flat(cls: Class, x: jax.Array) -> jax.Array:
+  """Neurons in order: [M, K, n] -> [M, width]."""
+  return x.reshape(x.shape[0], -1)[:, : cls.width]
 
 
-def _arrive(cls: Class, group: Group, x: jax.Array, weights) -> jax.Array:
-  """What a group adds to accumulators, int32[P, K, n]."""
-  shape = (x.shape[0], cls.tiles, cls.size)
+def _exchange(spread: Spread, sent) -> dict[Value, jax.Array]:
+  """Messages of all devices, in one collective: value -> int32[M, width]."""
+  keys = sorted(spread.gathered)
+  if not keys:
+    return {}
+  parts = [sent[key].reshape(-1) for key in keys]
+  own = jnp.concatenate(parts)
+  rows = lax.all_gather(own, spread.name)
+  ends = np.cumsum([len(part) for part in parts])[:-1]
+  found = {}
+  for key, part in zip(keys, jnp.split(rows, ends, axis=1)):
+    cls, axis = spread.machine.classes[key[0]], spread.classes[key[0]].axis
+    part = part.reshape(-1, *sent[key].shape)
+    part = jnp.moveaxis(part, 0, axis)  # devices beside what they split
+    part = part.reshape(*spread.classes[key[0]].shape, cls.size)
+    found[key] = _flat(cls, part)
+  return found
+
+
+def _to_real_rows(x: jax.Array, dst: jax.Array, members: int) -> jax.Array:
+  """Messages int32[P, width] of each pair, 0 where the pair is padding."""
+  return jnp.where((dst < members)[:, None], x, 0)
+
+
+def _arrive(spread: Spread, group: Group, x, weights, shape) -> jax.Array:
+  """What a group adds to accumulators, int32[P, K, n].
+
+  Args:
+    spread: the machine.
+    group: synapses.
+    x: int32[P, src width], messages of the source of each pair.
+    weights: int8[P, K, n, src width] or None.
+    shape: (K, n) of the target on this device.
+  """
+  shape = (x.shape[0], *shape)
   if group.kind == "dense":
-    return batched_ternary_matmul(x, weights).reshape(shape)
+    codes = weights.reshape(x.shape[0], -1, x.shape[1])
+    return batched_ternary_matmul(x, codes).reshape(shape)
   if group.kind == "reduce":
     total = jnp.sum(x, axis=-1, dtype=jnp.int32)
     return jnp.broadcast_to(total[:, None, None], shape)
   if group.kind == "gather":
-    x = jnp.broadcast_to(x, (x.shape[0], cls.width))
-  flat = jnp.zeros((x.shape[0], cls.tiles * cls.size), jnp.int32)
-  return flat.at[:, cls.place].set(x).reshape(shape)
+    return jnp.broadcast_to(x[:, :, None], shape)
+  split = spread.classes[group.target]
+  tiles, size = split.shape[1], shape[2]
+  spare = tiles * size - x.shape[1]
+  x = jnp.pad(x, ((0, 0), (0, spare))).reshape(x.shape[0], tiles, size)
+  if tiles == shape[1]:
+    return x
+  first = lax.axis_index(spread.name) * shape[1]
+  return lax.dynamic_slice_in_dim(x, first, shape[1], axis=1)
 
 
-def step(machine: Machine, weights: Weights, state: State, injected):
+def _each(group: Group, x, sums, nonzero) -> jax.Array | None:
+  """Counts that depend on where zeros are: see `Seen.each`."""
+  if group.kind == "dense":
+    return jax.vmap(synops)((x != 0).astype(jnp.int32), nonzero)
+  if group.kind == "relay":
+    return jnp.sum((sums != 0).astype(jnp.int32), axis=-1, dtype=jnp.int32)
+  return None
+
+
+def step(
+  spread: Spread, checked: bool, weights: Weights, state: State, injected
+):
   """Advances all cores by one time step.
 
   Args:
-    machine: static layout.
+    spread: static layout; on a mesh this is what one device does.
+    checked: also return the extremes of messages and sums.
     weights: its constants.
     state: what the cores remember.
     injected: (bool[] whether a token is injected now, int32[width] its row).
 
   Returns:
-    (state, (taps, counts)): for each tap the value int32[width], and for each
-    group int32[P, columns] counts (see `chip.traffic`).
+    (state, `Seen`).
   """
-  here, row = injected
-  valid = jnp.concatenate([here[None], state.valid[:-1]])
+  machine = spread.machine
+  valid = clock(state.valid, injected)
   values, waits, states = [], [], []
   for c, cls in enumerate(machine.classes):
     out = _neurons(
-      cls,
-      valid,
-      *(state.ports[c], state.waits[c], state.states[c]),
-      *(weights.consts[c], weights.scalars[c]),
+      *(cls, valid, state.ports[c], state.waits[c], state.states[c]),
+      *(weights.consts[c], weights.scalars[c], weights.depths[c]),
     )
     values.append(out[0])
     waits.append(out[1])
     states.append(out[2])
 
+  sent = {}
+  for c, value in {**dict.fromkeys(spread.sent), **_tapped(machine)}:
+    gate = valid[weights.depths[c][:, value]]
+    sent[c, value] = messages(gate, weights.real[c], values[c][value])
+  everywhere = _exchange(spread, sent)
+
   ports = [jnp.zeros_like(p) for p in state.ports]
-  counts = []
-  for g, group in enumerate(machine.groups):
+  each, extremes = [], []
+  if checked:
+    extremes = [checking.of_messages(sent[key]) for key in spread.sent]
+  for g, (group, split) in enumerate(zip(machine.groups, spread.groups)):
     if group.source is None:
+      here, row = injected
       x = jnp.where(here, row, 0)[None]
-    else:
+    elif split.local:
       cls = machine.classes[group.source]
-      x = _sent(cls, group.value, values[group.source], valid)
-    x = x[group.src]
-    target = machine.classes[group.target]
-    sums = _arrive(target, group, x, weights.weights[g])
-    ports[group.target] = (
-      ports[group.target].at[group.dst, :, group.port].set(sums)
-    )
-    counts.append(_count(machine, group, x, weights.nonzero[g]))
-  counts.extend(_host_counts(machine, values, valid))
-  taps = tuple(
-    values[t.cls][t.value][t.member].reshape(-1)[machine.classes[t.cls].place]
-    for t in machine.taps
+      x = _flat(cls, sent[group.source, group.value])
+    else:
+      x = everywhere[group.source, group.value]
+    target, to = ports[group.target], weights.dst[g]
+    x = _to_real_rows(x[weights.src[g]], to, target.shape[0])
+    shape = (target.shape[1], target.shape[3])
+    sums = _arrive(spread, group, x, weights.weights[g], shape)
+    ports[group.target] = target.at[to, :, group.port].set(sums, mode="drop")
+    each.append(_each(group, x, sums, weights.nonzero[g]))
+    if checked:
+      real = weights.real[group.target].at[to].get(mode="clip")
+      limbs = checking.wide_sums(group.kind, x, sums, weights.weights[g])
+      extremes.append(checking.of_sums(limbs, real))
+
+  def tapped(tap):
+    split = spread.classes[tap.cls]
+    key = tap.cls, tap.value
+    found = everywhere.get(key)
+    if found is None:
+      found = _flat(machine.classes[tap.cls], sent[key])
+    return found[int(split.slots[tap.member])]
+
+  seen = Seen(
+    tuple(tapped(tap) for tap in machine.taps),
+    tuple(
+      jnp.sum((sent[key] != 0).astype(jnp.int32), axis=-1, dtype=jnp.int32)
+      for key in spread.sent
+    ),
+    tuple(each),
+    tuple(extremes),
   )
   state = State(valid, tuple(ports), tuple(waits), tuple(states))
-  return state, (taps, tuple(counts))
+  return state, seen
 
 
-def _count(machine, group: Group, x, nonzero):
-  route = machine.routes[group.routes[0]]
-  one = functools.partial(traffic.count, route)
-  return jax.vmap(one, in_axes=(0, None if nonzero is None else 0))(x, nonzero)
+def _tapped(machine: Machine) -> dict[Value, None]:
+  return dict.fromkeys((tap.cls, tap.value) for tap in machine.taps)
 
 
-def _host_counts(machine: Machine, values, valid):
-  """Counts of messages from the chips to the host."""
-  counts = []
-  for index in host_routes(machine):
-    route = machine.routes[index]
-    c, member = machine.where[route.synapse.src]
-    cls = machine.classes[c]
-    value = machine.local[route.synapse.source]
-    x = _sent(cls, value, values[c], valid)[member]
-    counts.append(traffic.count(route, x, None)[None])
-  return counts
+# --- the loop
 
 
-def host_routes(machine: Machine) -> list[int]:
-  """Indices of the counted routes that end on the host."""
-  return [
-    i
-    for i, route in enumerate(machine.routes)
-    if route.synapse.dst not in machine.where
-  ]
+def _loop(spread, checked, weights, state, injected, steps):
+  """The first `steps` of the steps in `injected`."""
+  body = functools.partial(step, spread, checked, weights)
+  at = lambda i: jax.tree.map(lambda x: x[i], injected)
+  _, shapes = jax.eval_shape(body, state, at(0))
+  length = len(injected[0])
+  seen = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), shapes)
+
+  def one(i, carry):
+    state, seen = carry
+    state, now = body(state, at(i))
+    return state, jax.tree.map(lambda all, x: all.at[i].set(x), seen, now)
+
+  return lax.fori_loop(0, steps, one, (state, seen))
 
 
-def count_order(machine: Machine) -> list[int]:
-  """Route index of each row block that `step` counts, in order."""
-  order = [r for group in machine.groups for r in group.routes]
-  return order + host_routes(machine)
-
-
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def run_chunk(machine: Machine, weights: Weights, state: State, injected):
-  """Scans `step` over a chunk of steps.
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def run_chunk(
+  spread: Spread,
+  checked: bool,
+  weights: Weights,
+  state: State,
+  injected,
+  steps,
+):
+  """Steps a chunk: one compiled program for any number of steps.
 
   Args:
-    machine: static layout.
-    weights: its constants.
+    spread: static layout.
+    checked: see `step`.
+    weights: constants.
     state: donated.
     injected: (bool[S], int32[S, width]).
+    steps: int32[], how many of the S steps to take.
 
   Returns:
-    (state, (taps, counts)) with a leading axis of S steps.
+    (state, `Seen` with a leading axis of S; zeros after the last step).
   """
-  body = functools.partial(step, machine, weights)
-  return lax.scan(body, state, injected)
+  loop = functools.partial(_loop, spread, checked)
+  if spread.mesh is None:
+    return loop(weights, state, injected, steps)
+  spec = lambda axes: jax.tree.map(spread.spec, axes)
+  at_weights, at_state = spec(weight_axes(spread)), spec(state_axes(spread))
+  whole = spread.spec(WHOLE)
+  # Taps are equal on all devices, which their types cannot say.
+  state, seen = jax.shard_map(
+    loop,
+    mesh=spread.mesh,
+    in_specs=(at_weights, at_state, (whole, whole), whole),
+    out_specs=(at_state, seen_specs(spread, checked)),
+    check_vma=False,
+  )(weights, state, injected, steps)
+  # The host of every process reads what was seen on all devices.
+  same = NamedSharding(spread.mesh, whole)
+  return state, lax.with_sharding_constraint(seen, same)

@@ -5,30 +5,45 @@ sequences, only of neurons, accumulators and a token clock.  What the host
 computes is evaluated from the values that left the chips.
 """
 
-import dataclasses
 import functools
 
 import jax
 import numpy as np
 from jax import numpy as jnp
 
-from jaxnmc.chip import host, states
+from jaxnmc.chip import arrays, checking, host, sharding, states
 from jaxnmc.chip import step as stepping
-from jaxnmc.chip.counters import Counters, Segment
 from jaxnmc.chip.engine import Engine
 from jaxnmc.chip.machine import build
+from jaxnmc.chip.segments import SynapseCount
+from jaxnmc.chip.stream import Stream
+from jaxnmc.chip.traffic import columns
 from jaxnmc.errors import PlanError
-
-CHUNK = 64
 
 
 class Stepped(Engine):
-  """The stepped engine of one placed model; arguments as for `Engine`."""
+  """The stepped engine of one placed model.
 
-  def __init__(self, fn, plan, placement, mode: str) -> None:
+  Args:
+    fn: model function.
+    plan: number formats.
+    placement: where the recorded network lies.
+    mode: as for `Engine`.
+    mesh: devices over which the machine is split (`chip.sharding`), or None.
+    checked: refuse what does not fit the chip (`chip.checking`).
+  """
+
+  def __init__(
+    self, fn, plan, placement, mode: str, mesh=None, checked: bool = False
+  ) -> None:
     super().__init__(fn, plan, placement, mode)
+    self.checked = checked
     self.machine = build(placement)
-    self.weights = stepping.load(self.machine)
+    self.spread = sharding.spread(self.machine, mesh)
+    if checked:
+      checking.check_summable(self.network)
+    self.weights = arrays.load(self.spread)
+    self._places = _Places(self)
     off = [p.index for p in self.network.populations if not p.host]
     off = [i for i in off if i not in self.machine.where]
     self._host_nodes = [
@@ -54,6 +69,7 @@ class Stepped(Engine):
       TokenError: inputs that the model cannot read.
       PlanError: a mask, steps that are not strictly increasing, parameters or
         a state of another plan, or other weights.
+      ChipError: checked, and something did not fit.
     """
     state = self.begin(qparams, inputs, state)
     if inputs.get("mask") is not None:
@@ -75,99 +91,147 @@ class Stepped(Engine):
     return jax.tree.map(stack, *outs), jax.tree.map(stack, *ends), merged
 
   def _sequence(self, ids: np.ndarray, state, inject):
-    inject = self._checked(inject, len(ids))
-    rows = np.asarray(host.rows(self.graph, ids))
-    steps = int(inject[-1]) + self.machine.last + 1
-    taps, counts, cores = self.run(rows, inject, steps, self._enter(state))
-    values = {
-      tap.node: jnp.asarray(taps[i][inject + tap.depth])
-      for i, tap in enumerate(self.machine.taps)
-    }
-    values = host.evaluate(self.graph, self._host_nodes, values)
-    out = states.outputs(self.graph, values)
-    counters = self._counters(inject, counts)
-    return out, self._leave(cores), counters
+    stream = Stream(self, self._enter(state))
+    stream.feed(ids, inject)
+    return stream.finish()
 
-  def _checked(self, inject, tokens: int) -> np.ndarray:
-    if inject is None:
-      return self.default_inject(tokens)
-    inject = np.asarray(inject, np.int64)
-    if inject.shape != (tokens,) or (inject < 0).any():
-      raise PlanError(
-        f"inject needs {tokens} non-negative steps, one per token; found shape"
-        f" {list(inject.shape)}"
-      )
-    if (np.diff(inject) < 1).any():
-      at = int(np.argmax(np.diff(inject) < 1))
-      raise PlanError(
-        "inject must be strictly increasing (one token per step); steps"
-        f" {inject[at]} and {inject[at + 1]} of tokens {at} and {at + 1} are"
-        " not"
-      )
-    return inject
-
-  def run(self, rows: np.ndarray, inject: np.ndarray, steps: int, cores):
-    """Steps the cores.
+  def stream(self, qparams, state=None) -> Stream:
+    """A run that the caller feeds: bursts, gaps, an early stop.
 
     Args:
-      rows: int32[T, width], what the host injects.
-      inject: step of each row.
-      steps: number of steps.
-      cores: `step.State` before the first step (donated).
+      qparams: integer parameters the placement was made from.
+      state: state of an earlier call, or None.
 
     Returns:
-      (taps, counts, cores): for each tap int32[steps, width]; counts
-      int32[steps, columns] in the order of `machine.routes`.
+      The stream, no token in it.
+
+    Raises:
+      PlanError: parameters or a state of another plan, or other weights.
     """
-    here = np.zeros(steps + CHUNK, bool)
-    here[inject] = True
-    feed = np.zeros((steps + CHUNK, rows.shape[1]), np.int32)
-    feed[inject] = rows
-    taps, counts = [], []
-    at = 0
-    while at < steps:
-      # Whole chunks: one compiled program for any length.  Steps past the
-      # end change no state, because no token is there, and are cut off.
-      part = slice(at, at + CHUNK)
-      cores, (tap, count) = stepping.run_chunk(
-        self.machine,
-        self.weights,
-        cores,
-        (jnp.asarray(here[part]), jnp.asarray(feed[part])),
-      )
-      taps.append([np.asarray(t) for t in tap])
-      flat = [np.asarray(c) for c in count]
-      counts.append(self._ordered(flat))
-      at += CHUNK
-    columns = zip(*taps, strict=True)
-    return (
-      [np.concatenate(c)[:steps] for c in columns],
-      np.concatenate(counts)[:steps],
-      cores,
+    self.check_params(qparams)
+    return Stream(self, self._enter(state))
+
+  @property
+  def device_bytes(self) -> dict[str, int]:
+    """Bytes of weights and state that each device of this process holds."""
+    held: dict[str, int] = {}
+    for array in jax.tree.leaves((self.weights, self._enter(None))):
+      for shard in array.addressable_shards:
+        name = str(shard.device)
+        held[name] = held.get(name, 0) + shard.data.nbytes
+    return held
+
+  # --- what a stream asks for
+
+  def run(self, cores: arrays.State, here, feed, steps: int):
+    """Steps the cores once or more.
+
+    Args:
+      cores: what the cores remember (donated).
+      here: bool[S], whether a token enters.
+      feed: int32[S, width], its rows.
+      steps: how many of the S steps to take.
+
+    Returns:
+      (cores, `step.Seen` of NumPy arrays with a leading axis of S).
+    """
+    cores, seen = stepping.run_chunk(
+      *(self.spread, self.checked, self.weights, cores),
+      *((here, feed), np.int32(steps)),
     )
+    return cores, jax.device_get(seen)
 
-  def _ordered(self, blocks: list[np.ndarray]) -> np.ndarray:
-    """Rows of counts in the order of the routes, [S, columns]."""
-    rows: dict[int, np.ndarray] = {}
-    order = iter(stepping.count_order(self.machine))
-    for block in blocks:
-      for p in range(block.shape[1]):
-        rows[next(order)] = block[:, p]
-    return np.concatenate([rows[i] for i in sorted(rows)], axis=-1)
+  def outputs(self, taps: list[np.ndarray], tokens: int):
+    """The model's outputs, [tokens, ...], from what left the chips.
 
-  def _counters(self, inject, counts: np.ndarray) -> Counters:
-    at, parts = 0, []
-    for route in self.routes:
-      steps = inject + route.synapse.depth
-      parts.append(counts[steps, at : at + route.columns])
-      at += route.columns
-    rows = np.concatenate(parts, axis=-1)
-    if int(rows.sum(dtype=np.int64)) != int(counts.sum(dtype=np.int64)):
+    Args:
+      taps: for each tap int32[tokens, width].
+      tokens: how many.
+    """
+    # What the host computes is compiled per length, so there are few of them.
+    length = max(1, 1 << (tokens - 1).bit_length() if tokens else 1)
+    values = {}
+    for i, tap in enumerate(self.machine.taps):
+      width = self.graph.nodes[tap.node].width
+      rows = np.zeros((length, width), np.int32)
+      if tokens:
+        rows[:tokens] = taps[i]
+      values[tap.node] = jnp.asarray(rows)
+    values = host.evaluate(self.graph, self._host_nodes, values)
+    out = states.outputs(self.graph, values)
+    return jax.tree.map(lambda x: x[:tokens], out)
+
+  def counted(
+    self, out, each, entered: np.ndarray, inject: np.ndarray
+  ) -> tuple[SynapseCount, ...]:
+    """Traffic token by token.
+
+    Args:
+      out: as in `step.Seen`, of all steps.
+      each: as in `step.Seen`, of all steps.
+      entered: int[steps, width], 1 where the host injected a value.
+      inject: step of each token.
+
+    Returns:
+      One count per route.
+    """
+    places = self._places
+    met: dict[tuple, int] = {}
+    parts = []
+    for i, route in enumerate(self.routes):
+      at = inject + route.synapse.depth
+      if i in places.sent:
+        k, slot = places.sent[i]
+        sent = out[k][at, slot, : route.src.count]
+        total = sent.sum(-1, keepdims=True, dtype=np.int32)
+        met["out", k, slot] = int(total.sum(dtype=np.int64))
+      else:
+        sent = np.zeros((len(at), 0), np.int32)
+        total = entered[at].sum(-1, keepdims=True, dtype=np.int32)
+      walked = None
+      if i in places.rows:
+        g, row = places.rows[i]
+        if each[g] is not None:
+          walked = each[g][at, row, : route.dst.count]
+          met["each", g, row] = int(walked.sum(dtype=np.int64))
+      found = columns(route, sent, total, walked)
+      synapse = route.synapse
+      found += [np.zeros((len(at), 0), np.int32)] * (4 - len(found))
+      parts.append(SynapseCount(synapse.index, synapse.depth, *found))
+    every = [x for x in (*out, *each) if x is not None]
+    if sum(met.values()) != sum(int(x.sum(dtype=np.int64)) for x in every):
       raise RuntimeError(
         "the stepped machine counted events where no token was; this is a bug"
       )
-    segment = Segment(inject, self.split(rows))
-    return self.fold((segment,))
+    return tuple(parts)
+
+  def check_extremes(
+    self, extremes, at: np.ndarray, start: int, clock: checking.Clock
+  ) -> None:
+    """Refuses tokens with a message or a sum that the chip cannot hold.
+
+    Args:
+      extremes: as in `step.Seen`, of steps from `start` on.
+      at: step at which each token entered.
+      start: step of the first row.
+      clock: where steps and tokens start.
+
+    Raises:
+      ChipError: see `checking.check_extremes`.
+    """
+    places, sent = self._places, len(self.spread.sent)
+    rows = []
+    for i, route in enumerate(self.routes):
+      steps = at + route.synapse.depth - start
+      messages = sums = None
+      if i in places.sent:
+        k, slot = places.sent[i]
+        messages = extremes[k][steps, slot, : route.src.count]
+      if i in places.rows:
+        g, row = places.rows[i]
+        sums = extremes[sent + g][steps, row, : route.dst.count]
+      rows.append((messages, sums))
+    checking.check_extremes(self.placement, self.routes, at, rows, clock)
 
   # --- state
 
@@ -177,24 +241,56 @@ class Stepped(Engine):
     index = self.machine.classes[cls].members[member]
     return cls, member, self.network.populations[index].states.index(prev)
 
-  def _enter(self, state) -> stepping.State:
-    cores = stepping.zero_state(self.machine)
+  def _enter(self, state) -> arrays.State:
     if state is None:
-      return cores
-    arrays = list(cores.states)
+      return arrays.put_state(self.spread)
+    words = [
+      np.zeros(
+        (len(c.members), c.tiles, len(c.program.updates), c.size), np.int32
+      )
+      for c in self.machine.classes
+    ]
+    if self.checked:
+      checking.check_state(self.graph, state)
     for prev, codes in states.enter(self.graph, state).items():
       c, m, word = self._slot(prev)
       cls = self.machine.classes[c]
-      flat = jnp.zeros(cls.tiles * cls.size, jnp.int32)
-      flat = flat.at[cls.place].set(codes)
-      tiled = flat.reshape(cls.tiles, cls.size)
-      arrays[c] = arrays[c].at[m, :, word].set(tiled)
-    return dataclasses.replace(cores, states=tuple(arrays))
+      flat = np.zeros(cls.tiles * cls.size, np.int32)
+      flat[cls.place] = codes
+      words[c][m, :, word] = flat.reshape(cls.tiles, cls.size)
+    return arrays.put_state(self.spread, words)
 
-  def _leave(self, cores: stepping.State):
+  def leave(self, cores: arrays.State):
+    """The state pytree of what the cores remember, no token in them."""
+    words = self.spread.fetch(cores.states)
     codes = {}
     for _, prev in states.slots(self.graph):
       c, m, word = self._slot(prev)
-      place = self.machine.classes[c].place
-      codes[prev] = cores.states[c][m, :, word].reshape(-1)[place]
+      cls, split = self.machine.classes[c], self.spread.classes[c]
+      own = words[c][split.slots[m], : cls.tiles, word]
+      codes[prev] = jnp.asarray(own.reshape(-1)[cls.place])
     return states.leave(self.graph, codes)
+
+
+class _Places:
+  """Where the counts of each route are among those of a step.
+
+  Attributes:
+    sent: route -> (position in `Spread.sent`, slot of the source).
+    rows: route -> (group, row).
+  """
+
+  def __init__(self, engine: Stepped) -> None:
+    spread, machine = engine.spread, engine.machine
+    order = {key: k for k, key in enumerate(spread.sent)}
+    self.sent: dict[int, tuple[int, int]] = {}
+    for i, route in enumerate(engine.routes):
+      if route.synapse.src in machine.where:
+        c, member, value = machine.source(route.synapse)
+        slot = int(spread.classes[c].slots[member])
+        self.sent[i] = order[c, value], slot
+    self.rows: dict[int, tuple[int, int]] = {
+      i: (g, int(row))
+      for g, (group, split) in enumerate(zip(machine.groups, spread.groups))
+      for i, row in zip(group.routes, split.rows)
+    }

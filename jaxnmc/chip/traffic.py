@@ -121,12 +121,16 @@ def _per_tile(nz: jax.Array, cut: Tiling) -> jax.Array:
   """Sums of int32[..., width] over each tile, int32[..., tiles]."""
   if not cut.count:
     return jnp.zeros((*nz.shape[:-1], 0), jnp.int32)
+  return jnp.sum(split_tiles(nz, cut), axis=-1, dtype=jnp.int32)
+
+
+def split_tiles(x: jax.Array, cut: Tiling) -> jax.Array:
+  """int32[..., width] -> [..., tiles, neurons of the largest], zero-padded."""
   # Tiles are equal but for the last one, so padding makes them rows.
   size = int(cut.sizes[0])
-  spare = cut.count * size - nz.shape[-1]
-  nz = jnp.pad(nz, [(0, 0)] * (nz.ndim - 1) + [(0, spare)])
-  rows = nz.reshape(*nz.shape[:-1], cut.count, size)
-  return jnp.sum(rows, axis=-1, dtype=jnp.int32)
+  spare = cut.count * size - x.shape[-1]
+  x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, spare)])
+  return x.reshape(*x.shape[:-1], cut.count, size)
 
 
 def count(route: Route, x: jax.Array, dense: jax.Array | None) -> jax.Array:
@@ -141,27 +145,50 @@ def count(route: Route, x: jax.Array, dense: jax.Array | None) -> jax.Array:
     int32[..., columns]: out, inc, synops and stored, concatenated.
   """
   nz = (x != 0).astype(jnp.int32)
-  src, dst = route.src, route.dst
-  parts = [_per_tile(nz, src)]
-  if dst.count:
-    sizes = jnp.asarray(dst.sizes, jnp.int32)
-    total = jnp.sum(nz, axis=-1, keepdims=True, dtype=jnp.int32)
-    kind = route.synapse.kind
-    if kind == "relay":
-      each = _per_tile(nz, dst)
-      parts += [each, each, each]
-    elif kind == "dense":
-      assert dense is not None
-      synops = _int_dot(nz, dense)
-      stored = synops if route.sparse else total * sizes
-      parts += [total * jnp.ones_like(sizes), synops, stored]
-    else:
-      # One source to all (gather), or all to one (reduce): no weight is zero.
-      parts += [total * jnp.ones_like(sizes), total * sizes, total * sizes]
+  total = jnp.sum(nz, axis=-1, keepdims=True, dtype=jnp.int32)
+  each = None
+  if route.dst.count and route.synapse.kind == "relay":
+    each = _per_tile(nz, route.dst)
+  elif dense is not None:
+    each = synops(nz, dense)
+  parts = columns(route, _per_tile(nz, route.src), total, each)
   return jnp.concatenate(parts, axis=-1)
 
 
-def _int_dot(nz: jax.Array, dense: jax.Array) -> jax.Array:
+def columns(route: Route, out, total, each) -> list:
+  """All counts of a synapse from those that depend on where zeros are.
+
+  Args:
+    route: the synapse.
+    out: int[..., source tiles], messages sent.
+    total: int[..., 1], their sum.
+    each: int[..., target tiles]: of a relay the messages that arrive, of a
+      dense synapse the entries walked that are not zero; else None.
+
+  Returns:
+    [out, inc, synops, stored], NumPy or JAX arrays as they came in; only out
+    if the target is on the host.
+  """
+  if not route.dst.count:
+    return [out]
+  sizes = route.dst.sizes.astype(np.int32)
+  inc = total * np.ones_like(sizes)
+  kind = route.synapse.kind
+  if kind == "relay":
+    return [out, each, each, each]
+  if kind == "dense":
+    return [out, inc, each, each if route.sparse else total * sizes]
+  # One source to all (gather), or all to one (reduce): no weight is zero.
+  return [out, inc, total * sizes, total * sizes]
+
+
+def synops(nz: jax.Array, dense: jax.Array) -> jax.Array:
+  """Entries walked that are not zero, int32[..., tiles].
+
+  Args:
+    nz: int32[..., src], 1 where a message was sent.
+    dense: `nonzero_per_tile`.
+  """
   rows = nz.reshape(-1, nz.shape[-1]).astype(dense.dtype)
   if rows.shape[0] == 1:
     # One row leaves the fast path of int8 products on CPU.

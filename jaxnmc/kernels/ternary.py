@@ -51,10 +51,28 @@ def ternary_matmul(x: jax.Array, codes: jax.Array, bound: int) -> jax.Array:
     padded = jnp.concatenate([plane, plane]) if m == 1 else plane
     out = _dot(padded, codes)[:m]
   else:
-    planes = jnp.concatenate(_digits(rows)).astype(jnp.int8)
-    sums = _dot(planes, codes)
-    out = (sums[:m] << 8) + sums[m:]
+    hi, lo = digit_sums(rows, codes)
+    out = (hi << 8) + lo
   return out.reshape(*x.shape[:-1], codes.shape[0])
+
+
+def digit_sums(
+  rows: jax.Array, codes: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Sums of the two digit planes: rows @ codes.T = 256 hi + lo.
+
+  Both fit int32 for k < 2^17 8-bit weights, whether their sum does or not.
+
+  Args:
+    rows: int32[m, k], |x| <= 32639.
+    codes: int8[n, k].
+
+  Returns:
+    (hi, lo), int32[m, n].
+  """
+  planes = jnp.concatenate(_digits(rows)).astype(jnp.int8)
+  sums = _dot(planes, codes)
+  return sums[: len(rows)], sums[len(rows) :]
 
 
 def batched_ternary_matmul(x: jax.Array, codes: jax.Array) -> jax.Array:
@@ -67,6 +85,19 @@ def batched_ternary_matmul(x: jax.Array, codes: jax.Array) -> jax.Array:
   Returns:
     int32[P, n].
   """
+  hi, lo = batched_digit_sums(x, codes)
+  return (hi << 8) + lo
+
+
+def batched_digit_sums(
+  x: jax.Array, codes: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """`digit_sums` of P vectors with P matrices: (hi, lo), int32[P, n].
+
+  Args:
+    x: int32[P, k], |x| <= 32639.
+    codes: int8[P, n, k].
+  """
   planes = jnp.stack(_digits(x), axis=1).astype(jnp.int8)
   sums = lax.dot_general(
     planes,
@@ -74,4 +105,4 @@ def batched_ternary_matmul(x: jax.Array, codes: jax.Array) -> jax.Array:
     (((2,), (2,)), ((0,), (0,))),
     preferred_element_type=jnp.int32,
   )
-  return (sums[:, 0] << 8) + sums[:, 1]
+  return sums[:, 0], sums[:, 1]
