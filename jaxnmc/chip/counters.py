@@ -15,11 +15,17 @@ JSON (`Counters.to_json`), so that the profile of a real chip can be priced:
                     "tokens": n, "steps": n, "first_logits": step | null,
                     "totals": {name: [one per owner]},
                     "steps_of": {name: [one per step]},
+                    "core_steps": {name: [[one per core] per step]},
                     "sent": {synapse: [[messages out, one per tile of its
                              source], [in, one per tile of its target]]}}]}
 
-Names in `totals` are `TOTALS`; those in `steps_of` are `STEPS`. A name that was
-not measured, or `sent`, is left out.
+Names in `totals` are `TOTALS`; those in `steps_of` are `STEPS`; what was not
+measured is left out, and `synops_stored` alone is enough. A profiler that knows
+every step writes `core_steps` (only "per": "core") with names of `CORE_STEPS`:
+what it calls synaptic operations, neuron updates, messages and hops are
+`synops_stored`, `passes_executed`, `messages_out` and `hops`. Reading sums them
+up to totals and finds the busiest core of each step; so a name may be in
+`core_steps`, or in `totals` and `steps_of`, but not in both.
 """
 
 import dataclasses
@@ -30,9 +36,8 @@ from typing import Any
 import numpy as np
 
 from jaxnmc.chip import histograms
+from jaxnmc.chip.counters_reader import Reader
 from jaxnmc.chip.folding import (
-  MODES,
-  STEPS,
   TOTALS,
   Segment,
   Stretch,
@@ -238,7 +243,7 @@ class Counters:
       data = json.loads(text)
     except json.JSONDecodeError as e:
       raise UserError(f"{where}: not JSON ({e})") from e
-    reader = _Reader(where)
+    reader = Reader(where)
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
       raise reader.error("format", data, f'an object with format "{_FORMAT}"')
     if data.get("version") != _VERSION:
@@ -251,7 +256,8 @@ class Counters:
     if not isinstance(found, list):
       raise reader.error("stretches", found, "a list")
     stretches = tuple(
-      reader.stretch(s, f"stretches[{i}]", owners) for i, s in enumerate(found)
+      reader.stretch(s, f"stretches[{i}]", owners, per)
+      for i, s in enumerate(found)
     )
     sites, clipped = None, data.get("saturations")
     if clipped is not None:
@@ -271,68 +277,3 @@ class Counters:
 
 def _plain_sent(sent: Mapping) -> dict[str, list]:
   return {str(k): [side.tolist() for side in pair] for k, pair in sent.items()}
-
-
-class _Reader:
-  """Checked fields of the JSON."""
-
-  def __init__(self, where: str):
-    self.where = where
-
-  def error(self, field: str, found: Any, allowed: str) -> UserError:
-    shown = repr(found)
-    shown = shown if len(shown) < 60 else shown[:57] + "..."
-    return UserError(f"{self.where}: {field} is {shown}; it must be {allowed}")
-
-  def whole(self, data: Mapping, key: str, field: str) -> int:
-    value = data.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-      raise self.error(field, value, "a whole number that is not negative")
-    return value
-
-  def arrays(self, data: Any, field: str, names, length: int) -> dict:
-    if not isinstance(data, dict) or not set(data) <= set(names):
-      raise self.error(
-        field, data, f"an object with some of {', '.join(names)}"
-      )
-    out = {}
-    for name, values in data.items():
-      good = isinstance(values, list) and len(values) == length
-      if not good or any(type(v) is not int or v < 0 for v in values):
-        allowed = f"{length} whole numbers that are not negative"
-        raise self.error(f"{field}.{name}", values, allowed)
-      out[name] = np.array(values, np.int64)
-    return out
-
-  def stretch(self, data: Any, field: str, owners: int) -> Stretch:
-    if not isinstance(data, dict):
-      raise self.error(field, data, "an object")
-    mode = data.get("mode")
-    if mode not in MODES:
-      raise self.error(f"{field}.mode", mode, f"one of {', '.join(MODES)}")
-    tokens = self.whole(data, "tokens", f"{field}.tokens")
-    steps = self.whole(data, "steps", f"{field}.steps")
-    first = data.get("first_logits")
-    if first is not None:
-      first = self.whole(data, "first_logits", f"{field}.first_logits")
-    totals = data.get("totals", {})
-    totals = self.arrays(totals, f"{field}.totals", TOTALS, owners)
-    rows = data.get("steps_of", {})
-    rows = self.arrays(rows, f"{field}.steps_of", STEPS, steps)
-    sent = self.sent(data.get("sent"), f"{field}.sent")
-    return Stretch(mode, tokens, steps, first, totals, rows, sent)
-
-  def sent(self, data: Any, field: str) -> dict | None:
-    if data is None:
-      return None
-    if not isinstance(data, dict) or not all(k.isdecimal() for k in data):
-      raise self.error(field, data, "an object with numbers of synapses")
-    out = {}
-    for key, pair in data.items():
-      good = isinstance(pair, list) and len(pair) == 2
-      good = good and all(isinstance(side, list) for side in pair)
-      if not good or any(type(n) is not int or n < 0 for n in sum(pair, [])):
-        allowed = "two lists of whole numbers that are not negative"
-        raise self.error(f"{field}.{key}", pair, allowed)
-      out[int(key)] = tuple(np.array(side, np.int64) for side in pair)
-    return out
