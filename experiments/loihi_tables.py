@@ -8,7 +8,7 @@ follow is printed as fitted, as not identified, or with its error.
   python experiments/loihi_tables.py
   python experiments/loihi_tables.py --json tables.json --plot figures
 
-Comes out: Abreu et al. 2025, Tables 2 to 4 and Figures 4 and 5, beside one
+Comes out: Abreu et al. 2025, Tables 2 to 4 and Figures 3 to 6, beside one
 block on one chip, 24 blocks on 24 chips and two larger models. The network is
 built from the sizes of the model, without weights (`jaxnmc.chip.outline`), and
 priced at full activity; `--activity` takes a result of `shape_370m.py` for a
@@ -23,6 +23,7 @@ from loihi_paper import show as shows
 
 from jaxnmc.errors import UserError
 from jaxnmc.report import files
+from jaxnmc.report import plots as reports
 
 _JSON = flags.DEFINE_string("json", None, "Also write all figures here.")
 _PLOT = flags.DEFINE_string("plot", None, "Folder for plots (matplotlib).")
@@ -41,6 +42,8 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f"unknown arguments: {argv[1:]}")
   try:
     files.check_writable(_JSON.value)
+    if _PLOT.value and not _SMOKE.value:
+      reports.check(_PLOT.value)
     activity = shows.measured(_ACTIVITY.value) if _ACTIVITY.value else None
     made = rows.Experiment()
     found = made.tables()
@@ -58,7 +61,8 @@ def main(argv: list[str]) -> None:
     if _PLOT.value and not _SMOKE.value:
       from loihi_paper import plots
 
-      for path in plots.save(found, _PLOT.value):
+      net = made.one.placed.network
+      for path in plots.save(found, _PLOT.value, net):
         print(f"wrote {path}")
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)

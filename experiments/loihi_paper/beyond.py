@@ -2,6 +2,9 @@
 
 import dataclasses
 
+from jaxnmc.chip import outline
+from jaxnmc.chip.cost import cost
+from jaxnmc.chip.counters import Counters
 from jaxnmc.chip.figures import Figure
 from jaxnmc.errors import PlacementError
 from jaxnmc.models import matmulfree
@@ -10,10 +13,12 @@ from loihi_paper.rows import (
   BARE,
   FREE,
   JOULES,
+  LINKED,
   MODES,
   SHORT,
   Experiment,
   Table,
+  error,
   paper_figure,
 )
 
@@ -30,6 +35,7 @@ def tables(
     activity: measured part of the messages that is not zero, and its source.
   """
   return [
+    block(made),
     *(lengths(made, mode) for mode in MODES),
     *(claims(), power(made), *(scaling(made, mode) for mode in MODES)),
     *(bigger(made), active(made, activity)),
@@ -50,15 +56,91 @@ def lengths(made: Experiment, mode: str) -> Table:
       values = getattr(rival, what)
       cells = [paper_figure(v, unit, rival.place) for v in values]
       rows.append((f"{rival.system}, {unit}", cells))
+  for rival in quoted.rivals(mode):
+    place = f"{rival.place}: tokens/s x mJ"
+    watts = [r * e / 1e3 for r, e in zip(rival.rate, rival.energy)]
+    cells = [paper_figure(w, "W", place) for w in watts]
+    rows.append((f"{rival.system}, W", cells))
   return Table(
     f"lengths_{mode}",
-    f"Tables 2 and 3: {mode}, by sequence length",
+    f"Tables 2 and 3, Fig. 6: {mode}, by sequence length",
     (mode, *(f"{n:,}" for n in quoted.LENGTHS)),
     rows,
     (
       "Starred: best length of a row, found from the values (the paper"
       " underlines it; its text does not say where). Ours: steps, state and"
-      " weights do not depend on the length.",
+      " weights do not depend on the length. W: product of the two rows, as"
+      " Fig. 6 has its values in a plot only.",
+    ),
+  )
+
+
+def block(made: Experiment) -> Table:
+  """A block on one chip as a run of its own, not an estimate of 24."""
+  placed, steps = made.one.placed, made.one.steps
+  prompt, written = quoted.LENGTHS[0], 100
+  segments = [
+    outline.traffic(placed, range(prompt)),
+    outline.traffic(placed, range(0, written * steps, steps)),
+  ]
+  found = cost(Counters.of(segments, placed), placed, made.one.energy)
+  fast, slow = (quoted.table4(mode, 1) for mode in MODES)
+  n = quoted.BLOCKS
+  # A.4.1: the model's token takes all blocks one after the other, and the
+  # pipeline's energy is that of 24 chips.
+  printed = {
+    "us/step": (1e6 / fast.rate, 1e6 / slow.rate / n / made.one.block),
+    "tokens/s": (fast.rate, slow.rate * n),
+    "mJ/token": (fast.energy / n, None),
+    "W": (fast.rate * fast.energy / 1e3 / n, None),
+  }
+  names = {
+    "us/step": "{}_step_us",
+    "tokens/s": "{}_tokens_per_s",
+    "mJ/token": "{}_mj_per_token",
+    "W": "{}_w",
+  }
+  time = made.one.generate_s(made.links)
+  joules = sum(made.one.parts_j("generate", made.links).values())
+  values = (1e6 * time / steps, 1 / time, 1e3 * joules, joules / time)
+  why = f"{FREE}; {JOULES}"
+  free = {u: Figure(v, u, "fitted", why) for u, v in zip(names, values)}
+  rows = []
+  for unit, name in names.items():
+    cells = []
+    for mode, value in zip(MODES, printed[unit]):
+      ours = getattr(found, name.format(mode)).value
+      label, why = "predicted", LINKED
+      if unit in ("mJ/token", "W"):
+        label, why = "fitted", f"{JOULES}; times: {LINKED}"
+      mine = Figure(ours, unit, label, why)
+      place = "Table 4 and A.4.1, our steps per block"
+      if value is None:
+        place = "not in the text for one block"
+      paper = paper_figure(value, unit, place)
+      off = paper if value is None else error(mine, paper)
+      cells += [paper, mine, dataclasses.replace(off, unit="%")]
+    cells.append(free[unit])
+    rows.append((unit, cells))
+  first = Figure(found.ttft_ms.value, "ms", "predicted", LINKED)
+  took = prompt - 1 + steps
+  bare = paper_figure(1e3 * took / fast.rate, "ms", "Table 4 at our steps")
+  rows.append(("ms to the first token", [bare, first, error(first, bare)]))
+  return Table(
+    "block",
+    "One block on one chip, a run of its own",
+    (
+      *("per block", "PF paper", "PF", "error %"),
+      *("GEN paper", "GEN", "error %", "GEN with F"),
+    ),
+    rows,
+    (
+      f"A prompt of {prompt} tokens, pipelined, and {written} tokens one by"
+      f" one, {steps} steps each (the last one is the host's); every message"
+      " sent; links at published rates. paper: its one-chip estimators taken"
+      " back to one block.",
+      "W of GEN is outside of what the energies were fitted on: a full system"
+      f" draws at most {placed.hardware.ceiling_w:g} W per chip.",
     ),
   )
 
@@ -146,6 +228,7 @@ def scaling(made: Experiment, mode: str) -> Table:
     bare = dataclasses.replace(links, step_s=0.0, carry_s=0.0)
     step = model.scaling(made.many, bare, n, mode, False)[0]
     cells = [route, Figure(step, "us", "predicted", BARE)]
+    cells.append(Figure(linked_us(made, n, mode), "us", "predicted", LINKED))
     for routed, free in ((False, made.links), (True, made.routed)):
       found = model.scaling(made.many, free, n, mode, routed)
       for value, unit in zip(found, ("us", "W", "mJ")):
@@ -161,7 +244,14 @@ def scaling(made: Experiment, mode: str) -> Table:
   return Table(
     f"scaling_{mode}",
     f"Fig. 5: {mode} by number of chips, one block on each",
-    ("chips", "hops", "bare us", *each, *(f"{e} (r)" for e in each)),
+    (
+      "chips",
+      "hops",
+      "bare us",
+      "links us",
+      *each,
+      *(f"{e} (r)" for e in each),
+    ),
     rows,
     (
       "Plateau: blocks and links work at the same time, and each link carries"
@@ -177,6 +267,13 @@ def scaling(made: Experiment, mode: str) -> Table:
       f" {hop:.1f} us. The values of Fig. 5 are in a plot only.",
     ),
   )
+
+
+def linked_us(made: Experiment, chips: int, mode: str) -> float:
+  """us per step of the first blocks, links at published rates."""
+  system = made.first(chips)
+  steps = 1 if mode == "prefill" else system.steps
+  return 1e6 * system.seconds(mode, None) / steps
 
 
 def bigger(made: Experiment) -> Table:

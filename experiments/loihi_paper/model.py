@@ -7,9 +7,10 @@ A time step takes
 
 `walk` is what the library models: stored weights walked by the busiest core,
 times the published seconds per synaptic operation. `jaxnmc.cost` has published
-floors in place of F and nothing in place of d and x; here F, d and x are free,
-and three rows of Table 4 fix them. The fourth, prefill on one chip, is bound by
-the walk alone and needs none of them. Energy: `jaxnmc.chip.energy`.
+floors in place of F, and links at their published rates as further terms of the
+maximum; here F, d and x are free, and three rows of Table 4 fix them. The
+fourth, prefill on one chip, is bound by the walk alone and needs none of them.
+Energy: `jaxnmc.chip.energy`.
 """
 
 import dataclasses
@@ -107,7 +108,7 @@ class System:
 
   @functools.cached_property
   def report(self):
-    """`jaxnmc.cost`: constants from published sources, links not timed."""
+    """`jaxnmc.cost`: constants from published sources, links included."""
     return cost(self.counters, self.placed, self.energy)
 
   @functools.cached_property
@@ -161,11 +162,15 @@ class System:
     carried = float(self.vectors.sum())
     return bare + self.steps * links.step_s + carried * links.carry_s
 
-  def seconds(self, mode: str, links: Links) -> float:
-    """Seconds per token of a mode."""
+  def seconds(self, mode: str, links: Links | None) -> float:
+    """Seconds per token of a mode; None: links at published rates (`cost`)."""
+    if links is None:
+      if self.layers != self.blocks:
+        raise ValueError("cost knows the placed blocks only")
+      return 1 / getattr(self.report, f"{mode}_tokens_per_s").value
     return (self.prefill_s if mode == "prefill" else self.generate_s)(links)
 
-  def parts_j(self, mode: str, links: Links) -> dict[str, float]:
+  def parts_j(self, mode: str, links: Links | None) -> dict[str, float]:
     """Joules per token: `static`, `steps`, `weights`, `crossings`."""
     time, e = self.seconds(mode, links), self.energy
     steps = 1 if mode == "prefill" else self.steps
@@ -179,7 +184,9 @@ class System:
     }
 
 
-def estimated(one: System, mode: str, links: Links) -> tuple[float, float]:
+def estimated(
+  one: System, mode: str, links: Links | None
+) -> tuple[float, float]:
   """The paper's own estimators (A.4.1) of 24 blocks from one chip.
 
   Returns:
@@ -196,7 +203,7 @@ def estimated(one: System, mode: str, links: Links) -> tuple[float, float]:
   return 1 / total, 1e3 * (dynamic + blocks * static) * total
 
 
-def full(many: System, mode: str, links: Links) -> tuple[float, float]:
+def full(many: System, mode: str, links: Links | None) -> tuple[float, float]:
   """(tokens per second, mJ per token) of all chips."""
   time = many.seconds(mode, links)
   return 1 / time, 1e3 * sum(many.parts_j(mode, links).values())

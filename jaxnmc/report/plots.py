@@ -202,7 +202,8 @@ def stacked(names: list[str], parts: Mapping[str, list[float]], title: str):
     base = [a + b for a, b in zip(base, height)]
   for name, total in zip(names, base):
     text = f"{tables.number(float(total))} W"
-    ax.annotate(text, (name, total), ha="center", va="bottom")
+    above = {"xytext": (0, 7), "textcoords": "offset points"}
+    ax.annotate(text, (name, total), ha="center", va="bottom", **above)
   ax.set(ylabel="W", title=title)
   ax.set_ylim(0, 1.1 * ax.get_ylim()[1])
   figure.legend(fontsize="small", loc="outside lower center", ncols=2)

@@ -1,5 +1,6 @@
 """The paper's tables: quoted rows, the one prediction, labels, JSON."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from numpy import testing as npt
 
+from jaxnmc.chip import constants, pricing, work
 from jaxnmc.chip import energy as energies
 
 # Table 4 as printed: tokens/s, mJ/token.
@@ -128,17 +130,58 @@ def test_prefill_step_is_predicted_within_5_percent(scripts, made, tables):
   npt.assert_allclose(cells[0].value, 1e6 * made.one.prefill_s(made.links))
 
 
-def test_bare_times_and_energies_are_those_of_cost(scripts, made):
-  report = made.many.report
+def test_bare_times_and_energies_are_those_of_a_chip_without_links(
+  scripts, made
+):
+  many = made.many
+  chip = constants.constants_of(many.placed.hardware, many.energy)
+  free = dataclasses.replace(chip, link_message_s=0.0, mesh_word_s=0.0)
+  loads = work.work_of(many.counters, many.placed)
+  prices = pricing.price(free, loads, np)
   for mode in ("prefill", "generate"):
     row = scripts["quoted"].table4(mode, 24)
     rate, energy = made.ours(row, False)
-    expected = getattr(report, f"{mode}_tokens_per_s").value
-    npt.assert_allclose(rate.value, expected)
-    expected = getattr(report, f"{mode}_mj_per_token").value
-    npt.assert_allclose(energy.value, expected)
-  alone = made.one.report.generate_ms_per_token.value
-  npt.assert_allclose(made.one.generate_s(made.one.published), alone / 1e3)
+    npt.assert_allclose(1 / rate.value, getattr(prices, f"{mode}_s"))
+    npt.assert_allclose(energy.value, 1e3 * getattr(prices, f"{mode}_j"))
+
+
+def test_links_at_published_rates_are_those_of_cost(scripts, made):
+  for mode in ("prefill", "generate"):
+    row = scripts["quoted"].table4(mode, 24)
+    expected = getattr(made.many.report, f"{mode}_tokens_per_s").value
+    found = made.linked(row)
+    npt.assert_allclose(found.value, expected)
+    assert found.label == "predicted"
+    # A link is a further term of a maximum: it can only cost time.
+    assert found.value <= made.ours(row, False)[0].value * (1 + 1e-9)
+  with pytest.raises(ValueError, match="placed blocks"):
+    scripts["model"].System(made.config, 3, 3, blocks=24).seconds(
+      "prefill", None
+    )
+
+
+def test_a_block_alone_is_a_run_of_its_own(scripts, made, tables):
+  rows = dict(tables["block"].rows)
+  columns = tables["block"].columns[1:]
+  value = lambda row, name: rows[row][columns.index(name)].value
+  npt.assert_allclose(value("us/step", "PF"), 1e6 / 13965, rtol=0.05)
+  npt.assert_allclose(value("tokens/s", "GEN paper"), 71.3 * 24)
+  npt.assert_allclose(value("W", "PF paper"), 13965 * 2.8e-3 / 24)
+  # 500 tokens, a step each; the last one leaves when its steps are over.
+  took = (499 + made.one.steps) * value("us/step", "PF") / 1e3
+  found = value("ms to the first token", "PF")
+  npt.assert_allclose(found, took, rtol=0.02)
+  assert found < took  # filling up and draining, the pipeline is faster
+  npt.assert_allclose(value("us/step", "GEN with F"), 38.96, rtol=0.01)
+  assert rows["mJ/token"][columns.index("GEN paper")].value is None
+
+
+def test_power_of_other_machines_is_rate_times_energy(tables):
+  rows = dict(tables["lengths_generate"].rows)
+  (watts, *_) = rows["MMF (370M) Loihi 2, W"]
+  npt.assert_allclose(watts.value, 41.5 * 0.405)
+  assert watts.label == "quoted"
+  assert len([n for n in rows if n.endswith(", W")]) == 5
 
 
 def test_fits_give_the_rows_back(scripts, made):
@@ -287,7 +330,7 @@ def test_it_prints_every_table_in_100_columns(scripts, made, tables, capsys):
     assert table.title in lines
   # A value, and the letter of its label.
   assert any(
-    re.fullmatch(r"prefill, 1 chip( +[\d,.+-]+ [qp]){5}", x) for x in lines
+    re.fullmatch(r"prefill, 1 chip( +[\d,.+-]+ [qp]){7}", x) for x in lines
   )
   assert any(line.startswith("24 ") for line in lines)
   assert not any("nan" in line for line in lines)
@@ -321,8 +364,10 @@ def test_activity_file(scripts, tmp_path):
     scripts["show"].measured(str(path))
 
 
-def test_plots(scripts, tables, tmp_path):
+def test_plots(scripts, made, tables, tmp_path):
   pytest.importorskip("matplotlib")
-  paths = scripts["plots"].save([*tables.values()], str(tmp_path))
-  assert len(paths) == 4
+  net = made.one.placed.network
+  paths = scripts["plots"].save([*tables.values()], str(tmp_path), net)
+  names = {"power", "lengths", "scaling_prefill", "scaling_generate"}
+  assert {p.stem for p in paths} == names | {"schedule"}
   assert all(p.stat().st_size > 10_000 for p in paths)
