@@ -160,19 +160,29 @@ class Network:
     return max(self.depth) + 1
 
   @functools.cached_property
-  def steps_per_layer(self) -> tuple[int, ...]:
-    """Steps from one layer's relay to the next one's, layer by layer."""
+  def layer_starts(self) -> dict[int, int]:
+    """Layer -> depth at which its first relay is read, in order of layers."""
     starts: dict[int, int] = {}
     for port in self.ports:
       layer = self.populations[port.population].layer
       if port.relay and layer is not None:
         starts[layer] = min(port.depth, starts.get(layer, port.depth))
+    return {layer: starts[layer] for layer in sorted(starts)}
+
+  @functools.cached_property
+  def head_start(self) -> int | None:
+    """Depth at which what follows the last layer reads it, if there is such."""
     ends = [
       port.depth
       for port in self.ports
       if port.relay and self.populations[port.population].layer is None
     ]
-    marks = [starts[k] for k in sorted(starts)] + [max(ends, default=0)]
+    return max(ends, default=None)
+
+  @functools.cached_property
+  def steps_per_layer(self) -> tuple[int, ...]:
+    """Steps from one layer's relay to the next one's, layer by layer."""
+    marks = [*self.layer_starts.values(), self.head_start or 0]
     return tuple(b - a for a, b in zip(marks[:-1], marks[1:], strict=True))
 
 

@@ -2,18 +2,17 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxnmc.chip import packing
 from jaxnmc.chip.hardware import Hardware
-from jaxnmc.chip.network import Network
+from jaxnmc.chip.network import Network, Population
 from jaxnmc.chip.packing import FanIn, Item
-from jaxnmc.errors import PlacementError
 
-__all__ = ["Encoding", "Placement", "Tile", "packing_items"]
+__all__ = ["Encoding", "Placement", "Tile", "layer_text", "packing_items"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +68,6 @@ class Placement:
     policy: `objective`: `time` or `memory`; `head`: `host`, `chip` or `none`;
       `layers`: `own` (chips of their own), `shared` (several per chip) or
       `pooled` (one pool of cores).
-
-  Raises:
-    PlacementError: a tile on a chip or core that does not exist.
   """
 
   tiles: tuple[Tile, ...]
@@ -80,16 +76,6 @@ class Placement:
   network: Network
   encodings: tuple[Encoding, ...]
   policy: Mapping[str, str]
-
-  def __post_init__(self):
-    chips, cores = self.hardware.chips, self.hardware.cores_per_chip
-    for t in self.tiles:
-      if not (0 <= t.chip < chips and 0 <= t.core < cores):
-        raise PlacementError(
-          f"population {t.population}, neurons {t.start} to {t.stop - 1}: there"
-          f" is no core {t.core} of chip {t.chip}; {self.hardware.name} has"
-          f" {chips} chips of {cores} cores, counted from 0"
-        )
 
   @functools.cached_property
   def tile_core(self) -> np.ndarray:
@@ -273,16 +259,23 @@ class Placement:
       width = {p.index: p.width for p in pops}
       weights = sum(c.entries * width.get(s.dst, 0) for s, c in codes)
       row = dict.fromkeys(rows[0] if rows else ())
-      row |= {"chip": "host", "layers": ", ".join(_heads(pops))}
+      row |= {"chip": "host", "layers": layer_text(pops)}
       row |= {"neurons": sum(width.values()), "weights": weights}
       rows.append(row)
     return rows
 
+  @functools.cached_property
+  def _by_chip(self) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of tiles in order of chips; where each chip's begin."""
+    order = np.argsort(self.tile_chip, kind="stable")
+    chips = np.arange(self.hardware.chips + 1)
+    return order, np.searchsorted(self.tile_chip[order], chips)
+
   def _row(self, chip: int) -> dict:
     per, room = self.hardware.cores_per_chip, self.hardware.synapse_units
-    mine = np.flatnonzero(self.tile_chip == chip)
-    pops = [self.network.populations[i] for i in self.tile_population[mine]]
-    layers = sorted({p.layer for p in pops if p.layer is not None})
+    order, starts = self._by_chip
+    mine = order[starts[chip] : starts[chip + 1]]
+    found = np.unique(self.tile_population[mine]).tolist()
     core = self.tile_core[mine] - chip * per
     stored = np.bincount(core, self.stored[mine], minlength=per)
     units = self.demand[mine, packing.COLUMN["synapse_units"]]
@@ -291,7 +284,7 @@ class Placement:
     percent = lambda used, of: None if room is None else 100 * used / of / room
     return {
       "chip": chip,
-      "layers": ", ".join([*_ranges(layers), *_heads(pops)]),
+      "layers": layer_text(self.network.populations[i] for i in found),
       "cores": len(np.unique(core)),
       "tiles": len(mine),
       "neurons": int(self.sizes[mine].sum()),
@@ -303,10 +296,12 @@ class Placement:
     }
 
 
-def _heads(populations) -> list[str]:
-  """First parts of the names of populations outside the layers."""
-  names = {p.name.split(".")[0] for p in populations if p.layer is None}
-  return sorted(names)
+def layer_text(populations: Iterable[Population]) -> str:
+  """Layers as ranges, then the first parts of the names of what has none."""
+  pops = list(populations)
+  layers = sorted({p.layer for p in pops if p.layer is not None})
+  heads = sorted({p.name.split(".")[0] for p in pops if p.layer is None})
+  return ", ".join([*_ranges(layers), *heads])
 
 
 def _ranges(numbers: Sequence[int]) -> list[str]:

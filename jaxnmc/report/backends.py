@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 import jaxnmc
-from jaxnmc.chip import systems
-from jaxnmc.errors import ConfigError, PlacementError, TokenError
+from jaxnmc.errors import ConfigError, TokenError
 from jaxnmc.evaluate import provenance
 from jaxnmc.evaluate.text import read_documents
 from jaxnmc.models.generate import left_pad
+from jaxnmc.report import placement
 
 NAMES = ("float", "fake_quant", "fixed", "loihi")
-_MAX_CHIPS = max(systems.CHIPS.values())
 _CALIBRATION_IDS = 256
 # Room above a range that was seen on a few sentences only.
 _SMALL_MARGIN = 1.0
@@ -190,26 +189,7 @@ def place_on(graph, chips: int | None):
   Raises:
     PlacementError: it does not fit.
   """
-  if chips is not None:
-    return jaxnmc.place(graph, jaxnmc.chip.loihi2(chips=chips))
-  count, low = 1, 0
-  while True:
-    try:
-      found = jaxnmc.place(graph, jaxnmc.chip.loihi2(chips=count))
-      break
-    except PlacementError:
-      if count >= _MAX_CHIPS:
-        raise
-      low, count = count, min(2 * count, _MAX_CHIPS)
-  # The smallest number of chips lies in (low, count].
-  while count - low > 1:
-    middle = (low + count) // 2
-    try:
-      found = jaxnmc.place(graph, jaxnmc.chip.loihi2(chips=middle))
-      count = middle
-    except PlacementError:
-      low = middle
-  return found
+  return placement.on_chips(graph, chips)
 
 
 def prepare(
@@ -257,10 +237,10 @@ def prepare(
     run = jaxnmc.fixed(model.fn, plan)
     return Backend(name, run, qparams, integer=True, **made)
   graph = jaxnmc.record(model.fn, plan, qparams)
-  placement = place_on(graph, chips)
+  placed = place_on(graph, chips)
   count = histograms and engine == "functional"
   run = jaxnmc.loihi(
-    *(model.fn, plan, placement), engine=engine, mode=mode, histograms=count
+    *(model.fn, plan, placed), engine=engine, mode=mode, histograms=count
   )
   return Backend(
     name,
@@ -268,7 +248,7 @@ def prepare(
     qparams,
     jit=False,
     integer=True,
-    placement=placement,
+    placement=placed,
     engine=engine,
     **made,
   )
