@@ -75,8 +75,12 @@ class Mini:
 def mini(layers: int, width: int, seed: int = 0) -> Mini:
   """A random network; token `EMPTY` sends nothing."""
   draw = np.random.default_rng([seed, layers, width])
-  matrix = lambda *shape: jnp.asarray(draw.normal(size=shape), jnp.float32)
-  embed = matrix(VOCAB, width).at[EMPTY].set(0)
+
+  def matrix(rows, columns):
+    weight = draw.normal(size=(rows, columns)) / columns**0.5
+    return jnp.asarray(weight, jnp.float32)
+
+  embed = width**0.5 * matrix(VOCAB, width).at[EMPTY].set(0)
   params = {
     "embed": {"weight": embed},
     "layers": [

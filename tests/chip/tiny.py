@@ -19,9 +19,11 @@ TINY = matmulfree.Config(
 
 
 @functools.cache
-def tiny_model(norm: str):
+def tiny_model(norm: str, layers: int = TINY.num_layers):
   """(fn, params, plan, qparams) of a small random model."""
-  config = matmulfree.Config(**{**TINY.__dict__, "norm": norm})
+  config = matmulfree.Config(
+    **{**TINY.__dict__, "norm": norm, "num_layers": layers}
+  )
   draw = np.random.default_rng(7)
   shapes = jax.eval_shape(
     lambda: matmulfree.init_params(config, jax.random.key(0))
