@@ -12,7 +12,7 @@ __all__ = ["core_messages", "messages", "power", "rates", "steps"]
 # Told apart by colour-blind people, on white and on black.
 COLOURS = ("#3b7dd8", "#d9772b", "#2f9e6e", "#c9a227", "#9d5fc4", "#8a8f98")
 _LEFT, _TOP, _WIDTH, _HEIGHT = 60, 26, 720, 170
-_LETTER = 6.6  # width of a letter, about
+_LETTER = 7  # width of a letter, about
 
 
 def _svg(width: float, height: float, *parts: str) -> str:
@@ -254,5 +254,5 @@ def _shades(names, rows, axis: str, what: str, label) -> str:
     if name:
       parts.append(_text(left + cell * (k + 0.5), low, name, "middle"))
   parts.append(_text(left, low + 18, axis))
-  width = left + cell * len(names) + 100
+  width = left + cell * len(names) + 140
   return _svg(width, low + 26, *parts)

@@ -2,8 +2,9 @@
 
 `ui.perfetto.dev` and `chrome://tracing` open it. A process is a chip, a thread
 a core; a bar is the walk of a core in a time step, as long as its stored
-weights take. Times are those of `chip.timing`: links are not timed, so a link's
-bar is as long as its step and says how many messages it carried.
+weights take, or the messages of one of the busiest links, as long as they take
+at the link's rate (as long as the step, where that is unknown). Times are those
+of `chip.pricing`.
 
     {"traceEvents": [
        {"ph": "M", "name": "process_name" | "thread_name" | .., "pid", "tid",
@@ -18,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxnmc.chip import folding
+from jaxnmc.chip import folding, pricing
+from jaxnmc.chip.constants import constants_of
 from jaxnmc.chip.folding import Segment
 from jaxnmc.chip.links import LinkLoads, link_loads
 from jaxnmc.chip.tiles import Placement
-from jaxnmc.chip.timing import Clock, Forms
+from jaxnmc.chip.timing import Forms
 from jaxnmc.errors import ConfigError, UserError
 
 __all__ = ["MAX_EVENTS", "STEPS", "Recorder", "trace"]
@@ -120,7 +122,8 @@ class _Maker:
 
   def __init__(self, placement: Placement):
     self.placement = placement
-    self.clock = Clock(Forms(placement, np.zeros(1), 0.0))
+    self.forms = Forms(placement, np.zeros(1), 0.0)
+    self.constants = constants_of(placement.hardware)
     self.walk_us = 1e6 * float(placement.hardware.synop_s or 0.0)
     self.cores = placement.used_cores
     self.names = _core_names(placement)
@@ -142,13 +145,17 @@ class _Maker:
     folded = folding.fold(segment, placement)
     host = folded.steps_of["host_messages"][:steps]
     stored = rows["synops_stored"]
-    seconds = self.clock.stretch(folded)[:steps]
+    work, chips = self.forms.of(folded), len(placement.chips)
+    terms = pricing.terms(self.constants, work, chips, np)[:, :steps]
+    seconds = terms.max(axis=0)
+    bounds = [pricing.TERMS[k] for k in terms.argmax(axis=0)]
     for k in range(steps):
       busy = np.flatnonzero(stored[k])
       if len(self.events) + len(busy) + 1 > MAX_EVENTS:
         self.full = True
         return k
-      self._step(k, 1e6 * float(seconds[k]), rows, busy, int(host[k]))
+      length = 1e6 * float(seconds[k])
+      self._step(k, length, bounds[k], rows, busy, int(host[k]))
       loads = link_loads(segment, placement, (k, k + 1))
       start = self.now
       self.now += 1e6 * float(seconds[k])
@@ -156,10 +163,8 @@ class _Maker:
       self.step += 1
     return steps
 
-  def _step(self, k: int, length: float, rows, busy, host: int) -> None:
+  def _step(self, k: int, length: float, by: str, rows, busy, host) -> None:
     stored = rows["synops_stored"][k]
-    slowest = float(stored.max(initial=0)) * self.walk_us
-    by = "walk" if slowest >= length * (1 - 1e-9) else "floor or host"
     args = {"step": self.step, "set by": by, "weights": int(stored.sum())}
     args |= {"cores that walk": len(busy), "host messages": host}
     self._bar(f"step {self.step}", "step", 0, 0, self.now, length, args)
@@ -207,7 +212,7 @@ class _Maker:
       "steps asked for": asked,
       "cut at": f"{MAX_EVENTS} bars" if self.full else "",
       "times": self.placement.hardware.fact("synop_s").source,
-      "links": "not timed: a bar is as long as its time step",
+      "links": "busiest ones; queues and the way of a message are not timed",
     }
     return {
       "traceEvents": [*tracks, *self.events],
@@ -234,11 +239,20 @@ class _Maker:
           both = one.messages[row["kind"]].reshape(2, -1)[:, row["index"]]
           count = int(both.sum())
           args = {"step": step, "messages": count, "words": words}
+          took = self._link_us(row["kind"], count, words)
           self._bar(
             *(f"{count} messages", "link", row["chip"] + 1, _LINK_TID + k),
-            *(start, length, args),
+            *(start, length if took is None else took, args),
           )
     return result
+
+  def _link_us(self, kind: str, messages: int, words: int) -> float | None:
+    """Time of a link's messages, us; None where its rate is unknown."""
+    if kind == "chip":
+      took = messages * self.constants.link_message_s
+    else:
+      took = words * self.constants.mesh_word_s
+    return 1e6 * took or None
 
 
 def link_name(row: dict, columns: int) -> str:

@@ -98,6 +98,27 @@ def test_bars_of_links_add_up(placed):
   assert threads
   for k, row in enumerate(best):
     assert threads[1000 + k] == row["words"]
+  # As long as the link takes; no step is over before its links are done.
+  chip = placed.hardware
+  rates = {"chip": 1 / chip.link_messages_per_s}
+  rates["mesh"] = 4 / chip.mesh_bytes_per_s
+  length = {e["args"]["step"]: e["dur"] for e in _bars(data, "step")}
+  for e in _bars(data, "link"):
+    kind = best[e["tid"] - 1000]["kind"]
+    unit = "messages" if kind == "chip" else "words"
+    took = 1e6 * e["args"][unit] * rates[kind]
+    npt.assert_allclose(e["dur"], took, atol=2e-4)
+    assert e["dur"] <= length[e["args"]["step"]] + 2e-4
+
+
+def test_steps_name_what_set_them(placed):
+  chip = dataclasses.replace(placed.hardware, synop_s=1e-6)
+  slow = dataclasses.replace(placed, hardware=chip)
+  segment = synthetic.traffic(placed, range(3))
+  for where, name in ((placed, "barrier"), (slow, "walk")):
+    bars = _bars(trace.trace([segment], where, 8), "step")
+    assert name in {e["args"]["set by"] for e in bars}
+  assert "barrier" not in {e["args"]["set by"] for e in bars if e["dur"] > 11}
 
 
 def test_a_recorder_keeps_no_more_than_it_needs(placed):
