@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from statistics import fmean
 from typing import Any
 
 from jaxnmc.report import activity
@@ -12,6 +13,7 @@ __all__ = ["core_messages", "messages", "power", "rates", "steps"]
 # Told apart by colour-blind people, on white and on black.
 COLOURS = ("#3b7dd8", "#d9772b", "#2f9e6e", "#c9a227", "#9d5fc4", "#8a8f98")
 _LEFT, _TOP, _WIDTH, _HEIGHT = 60, 26, 720, 170
+_BARS = 240  # cores, or groups of them
 _LETTER = 7  # width of a letter, about
 
 
@@ -163,7 +165,7 @@ def core_messages(data: dict[str, Any]) -> str:
   """Messages out and in per token, core by core.
 
   Args:
-    data: of `activity.core_messages`.
+    data: of `activity.core_messages`; of many cores, neighbours share a bar.
 
   Returns:
     HTML with inline SVG; nothing where they were not counted.
@@ -172,15 +174,21 @@ def core_messages(data: dict[str, Any]) -> str:
   if not kinds:
     return ""
   found = legend([name for _, name in kinds])
-  wide = _WIDTH / len(data["cores"])
-  top, ticks = _scale(max(max(data[k]) for k, _ in kinds))
+  each = -(-len(data["cores"]) // _BARS)
+  groups = range(0, len(data["cores"]), each)
+  mean = lambda row: [fmean(row[g : g + each]) for g in groups]
+  means = {kind: mean(data[kind]) for kind, _ in kinds}
+  wide = _WIDTH / len(groups)
+  top, ticks = _scale(max(map(max, means.values())))
   parts = _axis(top, ticks, "messages per token")
-  for n, core in enumerate(data["cores"]):
-    chip, place = divmod(core, data["cores_per_chip"])
+  for n, first in enumerate(groups):
+    chip, place = divmod(data["cores"][first], data["cores_per_chip"])
+    more = f" and the {each - 1} after it, mean" if each > 1 else ""
     for k, (kind, name) in enumerate(kinds):
-      value = data[kind][n]
+      value = means[kind][n]
       high = _HEIGHT * value / top
-      title = f"chip {chip}, core {place}: {number(value)} {name} per token"
+      title = f"chip {chip}, core {place}{more}: {number(value)} {name}"
+      title += " per token"
       x = _LEFT + wide * (n + (0.05 + 0.9 * k / len(kinds)))
       size = 0.9 * wide / len(kinds)
       y = _TOP + _HEIGHT - high

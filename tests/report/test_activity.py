@@ -141,6 +141,15 @@ def test_charts_stay_inside_and_say_their_numbers(run):
   assert "us per step" in drawn["steps"]
 
 
+def test_many_cores_share_bars():
+  values = [float(k) for k in range(1000)]
+  data = {"cores": [*range(1000)], "cores_per_chip": 120, "in": None}
+  text = charts.core_messages(data | {"out": values})
+  assert text.count("<title>") == 200
+  shown = "chip 0, core 5 and the 4 after it, mean: 7 messages out per token"
+  assert shown in text
+
+
 @pytest.mark.parametrize(
   ("most", "end"), [(0, 1), (0.7, 0.8), (1, 1), (13, 15), (99, 100), (101, 150)]
 )
