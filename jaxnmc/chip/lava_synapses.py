@@ -9,8 +9,10 @@ What is received in step t arrives in step t + 1; through a synapse of delay d
 in step t + 1 + d, and then each delay has its own sum and its own shift.  The
 buffers start at 0.  A synapse is a pytree (weights are leaves) with
 
-    init() -> state                         pytree of int32
-    step(state, messages) -> (state, a)     int32[in] -> int32[out]
+    init() -> state                         int32[depth, out]
+    arriving(state) -> a                    int32[out], what arrives now
+    deliver(state, messages) -> state       int32[in], walked
+    step(state, messages) -> (state, a)     both: a does not depend on messages
 
 pure and in int32.  Sums are exact for |s| <= `largest_message`; beyond, an
 accumulator of 32 bits wraps.  Source: docs/neurons.md.
@@ -21,13 +23,12 @@ import dataclasses
 import jax
 import numpy as np
 from flax import struct
-from jax import lax
 from jax import numpy as jnp
 
 from jaxnmc.chip import lava_weights
 from jaxnmc.chip.hardware import LOIHI2_FACTS
 from jaxnmc.errors import ConfigError
-from jaxnmc.numerics.weights import Stored
+from jaxnmc.kernels import walk
 
 WORD = 2**31 - 1
 
@@ -43,11 +44,13 @@ class Rule:
   Attributes:
     weight_exp: e, -32 to 31.
     num_message_bits: 0 for binary messages, else their width, up to 32.
+    fan_in: the largest sum of |Wq| over one target and all delays.
     largest_message: the largest |message| with which no sum leaves int32.
   """
 
   weight_exp: int
   num_message_bits: int
+  fan_in: int
   largest_message: int
 
   @classmethod
@@ -58,8 +61,7 @@ class Rule:
       owner: the synapse, for messages.
       weight_exp: see the class.
       num_message_bits: see the class.
-      fan_in: the largest sum of |Wq| over one target (and delay, if all of
-        them can arrive together, over all delays).
+      fan_in: see the class.
 
     Raises:
       ConfigError: out of range, or a binary message from every source could
@@ -78,7 +80,7 @@ class Rule:
         f" reach {sum_of_one} with messages of 1; allowed is {WORD} (32 bits)"
       )
     largest = 1 if bits == 0 else WORD // sum_of_one
-    return cls(exp, bits, largest)
+    return cls(exp, bits, fan_in, largest)
 
   def read(self, owner: str, messages: jax.Array, width: int) -> jax.Array:
     """The integers s of the equations, int32[in].
@@ -104,6 +106,13 @@ class Rule:
     # A floor shift by more than 31 is one by 31.
     return sums >> min(-self.weight_exp, 31)
 
+  def reach(self, largest: int) -> int:
+    """The largest |activation| of messages up to +-largest."""
+    sums = self.fan_in * (1 if self.num_message_bits == 0 else largest)
+    if self.weight_exp > 0:
+      return sums << self.weight_exp
+    return -(-sums >> -self.weight_exp)  # the floor of a negative sum
+
   def overflows(self, messages: jax.Array) -> jax.Array:
     """True where a message is larger than sums are made for: bool[in]."""
     if self.num_message_bits == 0:
@@ -112,17 +121,82 @@ class Rule:
     return (messages > limit) | (messages < -limit)
 
 
+class _Synapse:
+  """What both kinds do with the fields they share."""
+
+  table: walk.Table
+  rule: Rule
+  depth: int
+
+  @property
+  def shape(self) -> tuple[int, int]:
+    """(out, in)."""
+    stacked, source = self.table.shape
+    return stacked // self.depth, source
+
+  @property
+  def weights(self) -> np.ndarray:
+    """Wq of all delays together, int32[out, in], on the host."""
+    stacked = walk.matrix(self.table)
+    return stacked.reshape(self.depth, *self.shape).sum(0, dtype=np.int32)
+
+  @property
+  def mantissas(self) -> np.ndarray:
+    """`weights` without their common power of two, as a core stores them."""
+    return (self.weights >> self.table.shift).astype(np.int16)
+
+  def init(self) -> jax.Array:
+    """What arrives now, in the next step, ...: nothing, int32[depth, out]."""
+    return jnp.zeros((self.depth, self.shape[0]), jnp.int32)
+
+  def arriving(self, state: jax.Array) -> jax.Array:
+    """What arrives now, int32[out]."""
+    return state[0]
+
+  def deliver(self, state: jax.Array, messages: jax.Array) -> jax.Array:
+    """The end of a step: walks messages, int32[in]; gives the new state.
+
+    Raises:
+      ConfigError: messages are not int32[in].
+    """
+    s = self.rule.read(type(self).__name__, messages, self.shape[1])
+    fresh = self.rule.shift(walk.walk(self.table, s)).reshape(state.shape)
+    later = jnp.concatenate([state[1:], jnp.zeros_like(state[:1])])
+    return later + fresh
+
+  def step(
+    self, state: jax.Array, messages: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """One time step.
+
+    Args:
+      state: int32[depth, out], what arrives now, in the next step, ...
+      messages: int32[in].
+
+    Returns:
+      (state, activation int32[out] that arrives now).
+
+    Raises:
+      ConfigError: messages are not int32[in].
+    """
+    return self.deliver(state, messages), self.arriving(state)
+
+
 @struct.dataclass
-class Dense:
+class Dense(_Synapse):
   """All-to-all synapses; make one with `Dense.of`.
 
   Attributes:
-    weights: Wq, int32[out, in].
+    table: the weights Wq, by source.
     rule: exponent and message width.
+    bits: bits kept of a weight.
   """
 
-  weights: Stored
+  table: walk.Table
   rule: Rule = _static()
+  bits: int = _static()
+
+  depth = 1
 
   @classmethod
   def of(
@@ -152,60 +226,8 @@ class Dense:
     matrix = lava_weights.whole_array("Dense", "weights", weights, 2)
     kept = lava_weights.prepare("Dense", matrix, num_weight_bits, sign_mode)
     fan_in = int(np.abs(kept).sum(1, dtype=np.int64).max())
-    return cls(kept, Rule.of("Dense", weight_exp, num_message_bits, fan_in))
-
-  def init(self) -> jax.Array:
-    """The buffer, int32[out]: nothing has arrived."""
-    return jnp.zeros(self.weights.shape[0], jnp.int32)
-
-  def step(
-    self, state: jax.Array, messages: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    """One time step.
-
-    Args:
-      state: int32[out], what was received in the last step.
-      messages: int32[in].
-
-    Returns:
-      (state, activation int32[out] that arrives now).
-
-    Raises:
-      ConfigError: messages are not int32[in].
-    """
-    s = self.rule.read("Dense", messages, self.weights.shape[1])
-    sums = lax.dot_general(
-      jnp.asarray(self.weights),
-      s,
-      (((1,), (0,)), ((), ())),
-      preferred_element_type=jnp.int32,
-    )
-    return self.rule.shift(sums), state
-
-
-@struct.dataclass
-class _Rows:
-  """Stored weights by row, padded to the longest: weight 0 of source 0."""
-
-  index: Stored  # int32[rows, longest]
-  weight: Stored  # int32[rows, longest]
-
-  @classmethod
-  def of(cls, row: np.ndarray, source: np.ndarray, weight: np.ndarray, n: int):
-    order = np.argsort(row, kind="stable")
-    row = row[order]
-    counts = np.bincount(row, minlength=n)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    shape = (n, max(int(counts.max(initial=0)), 1))
-    index, table = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    index[row, place] = source[order]
-    table[row, place] = weight[order]
-    return cls(index, table)
-
-  def sums(self, s: jax.Array) -> jax.Array:
-    """int32[in] -> int32[rows]."""
-    products = jnp.asarray(self.weight) * s[jnp.asarray(self.index)]
-    return jnp.sum(products, axis=-1, dtype=jnp.int32)
+    rule = Rule.of("Dense", weight_exp, num_message_bits, fan_in)
+    return cls(walk.of_matrix(kept), rule, int(num_weight_bits))
 
 
 def _stored(shape, *entries):
@@ -247,22 +269,20 @@ def _fan_in(rows: np.ndarray, weights: np.ndarray) -> int:
 
 
 @struct.dataclass
-class Sparse:
+class Sparse(_Synapse):
   """Stored synapses, with delays or without; made by `of` or `from_dense`.
 
-  Memory is delays times targets times the largest fan-in of one delay.
-
   Attributes:
-    rows: stored weights by delay and target: row delay * out + target.
+    table: the weights Wq, by source; target delay * out + target.
     rule: exponent and message width.
-    shape: (out, in).
     depth: largest delay + 1.
+    bits: bits kept of a weight.
   """
 
-  rows: _Rows
+  table: walk.Table
   rule: Rule = _static()
-  shape: tuple[int, int] = _static()
   depth: int = _static()
+  bits: int = _static()
 
   @classmethod
   def of(
@@ -310,8 +330,8 @@ class Sparse:
     rule = Rule.of("Sparse", weight_exp, num_message_bits, _fan_in(row, kept))
     depth = int(delay.max()) + 1
     stacked = delay.astype(np.int64) * size[0] + row
-    table = _Rows.of(stacked, column, kept, depth * size[0])
-    return cls(table, rule, size, depth)
+    table = walk.table(stacked, column, kept, (depth * size[0], size[1]))
+    return cls(table, rule, depth, int(num_weight_bits))
 
   @classmethod
   def from_dense(cls, weights, delays=None, **parameters) -> "Sparse":
@@ -342,27 +362,3 @@ class Sparse:
     row, column = stored
     weight = matrix[stored]
     return cls.of(matrix.shape, row, column, weight, steps, **parameters)
-
-  def init(self) -> jax.Array:
-    """What arrives in k steps, int32[depth, out]: nothing."""
-    return jnp.zeros((self.depth, self.shape[0]), jnp.int32)
-
-  def step(
-    self, state: jax.Array, messages: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    """One time step.
-
-    Args:
-      state: int32[depth, out], what arrives now, in the next step, ...
-      messages: int32[in].
-
-    Returns:
-      (state, activation int32[out] that arrives now).
-
-    Raises:
-      ConfigError: messages are not int32[in].
-    """
-    s = self.rule.read("Sparse", messages, self.shape[1])
-    fresh = self.rule.shift(self.rows.sums(s)).reshape(state.shape)
-    later = jnp.concatenate([state[1:], jnp.zeros_like(state[:1])])
-    return later + fresh, state[0]

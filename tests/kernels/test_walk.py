@@ -1,0 +1,105 @@
+"""The synapse walk against Python's integers, in both layouts."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax import numpy as jnp
+
+from jaxnmc.kernels import walk
+
+LIMITS = {"int8": 127, "int16": 2**15 - 1, "int32": 2**20}
+
+
+def entries(rng, out, source, fan_out, largest, step=1):
+  """Random stored weights: (target, source, weight), shuffled."""
+  target = np.concatenate(
+    [rng.permutation(out)[:fan_out] for _ in range(source)]
+  )
+  origin = np.repeat(np.arange(source), fan_out)
+  weight = step * rng.integers(
+    -largest // step, largest // step + 1, len(origin)
+  )
+  order = rng.permutation(len(origin))
+  return target[order], origin[order], weight[order]
+
+
+def by_hand(target, source, weight, shape, messages):
+  sums = [0] * shape[0]
+  for i, j, w in zip(target.tolist(), source.tolist(), weight.tolist()):
+    sums[i] += w * messages[j]
+  return sums
+
+
+@pytest.mark.parametrize("kind", LIMITS)
+@pytest.mark.parametrize(("out", "fan_out"), [(7, 7), (40, 3), (1, 1), (64, 7)])
+@given(data=st.data())
+def test_sums_are_those_of_python(kind, out, fan_out, data):
+  rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+  step = data.draw(st.sampled_from([1, 2, 64]))
+  found = entries(rng, out, 9, fan_out, LIMITS[kind], step)
+  stored = walk.table(*found, (out, 9))
+  assert isinstance(stored, walk.Lists) == (fan_out * walk.ENTRY_COST < out)
+  largest = data.draw(st.sampled_from([1, 200]))
+  messages = [
+    data.draw(st.one_of(st.just(0), st.integers(-largest, largest)))
+    for _ in range(9)
+  ]
+  sums = walk.walk(stored, jnp.array(messages, jnp.int32))
+  assert sums.dtype == jnp.int32
+  assert sums.tolist() == by_hand(*found, (out, 9), messages)
+
+
+def test_the_smallest_type_and_the_common_power_are_taken():
+  def kept(*weights):
+    stored = walk.of_matrix(np.array([weights]))
+    return stored.weight.dtype.name, stored.shift
+
+  assert kept(127, -128) == ("int8", 0)
+  assert kept(128, -1) == ("int16", 0)
+  assert kept(254, -256) == ("int8", 1)
+  assert kept(2**15, 1) == ("int32", 0)
+  assert kept(0, 0) == ("int8", 0)
+  assert kept(-(2**31), 0)[1] == 31
+  with pytest.raises(ValueError, match="do not fit 32 bits"):
+    walk.of_matrix(np.array([[2**40 + 1]]))
+
+
+@pytest.mark.parametrize("fan_out", [2, 20])
+def test_the_matrix_comes_back(fan_out):
+  rng = np.random.default_rng(3)
+  target, source, weight = entries(rng, 40, 11, fan_out, 100)
+  matrix = np.zeros((40, 11), np.int32)
+  matrix[target, source] = weight
+  stored = walk.table(target, source, weight, (40, 11))
+  assert stored.shape == (40, 11)
+  assert (walk.matrix(stored) == matrix).all()
+  assert (walk.matrix(walk.of_matrix(matrix)) == matrix).all()
+
+
+def test_events_are_the_senders_in_order():
+  index, count = walk.events(jnp.int32([0, 5, 0, -1, 2]))
+  assert int(count) == 3
+  assert index[:3].tolist() == [1, 3, 4]
+  assert int(walk.events(jnp.zeros(4, jnp.int32))[1]) == 0
+
+
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("fan_out", [2, 20])
+def test_a_batch_is_its_members_and_int32(fan_out, x64):
+  rng = np.random.default_rng(4)
+  found = entries(rng, 40, 11, fan_out, 100)
+  stored = walk.table(*found, (40, 11))
+  messages = rng.integers(-3, 4, (5, 11)).astype(np.int32)
+  with jax.enable_x64(x64):
+    sums = jax.jit(jax.vmap(lambda m: walk.walk(stored, m)))(messages)
+  assert sums.dtype == jnp.int32
+  want = [by_hand(*found, (40, 11), m) for m in messages.tolist()]
+  assert sums.tolist() == want
+
+
+def test_a_sum_out_of_range_wraps_like_int32():
+  stored = walk.of_matrix(np.array([[2**20, 2**20]]))
+  sums = walk.walk(stored, jnp.int32([2**10, 2**10]))
+  assert sums.tolist() == [-(2**31)]
