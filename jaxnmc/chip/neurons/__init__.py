@@ -1,15 +1,20 @@
-"""Stock neurons, bit for bit those of Lava (docs/neurons.md).
+"""Neurons: the stock ones, bit for bit those of Lava, and your own.
 
-A neuron is a frozen dataclass of static parameters with
+See docs/neurons.md; `define` makes a neuron of a function over `ops`.  A
+neuron is a frozen dataclass of static parameters with
 
     init(n) -> state                        pytree of int32[n]
     step(state, inputs) -> (state, message) inputs: a tuple, int32[n] per port
     overflows(state, inputs) -> bool[n]     where the step is not exact
 
 all pure and in int32 (no float, no int64, no division), so that `jit`, `vmap`
-and `lax.scan` over time apply.  `ports` names the inputs.
+and `lax.scan` over time apply.  `ports` names the inputs.  `sends`, the largest
+|message|, and `takes`, the largest |input| with which no step overflows
+whatever the state, tell what needs no check while a circuit runs; a neuron
+without them is checked in every step.
 """
 
+from jaxnmc.chip.neurons.define import define
 from jaxnmc.chip.neurons.graded import (
   GradedReluVec,
   GradedVec,
@@ -34,4 +39,5 @@ __all__ = [
   "RFIzhikevich",
   "SigmaDelta",
   "TernaryLIF",
+  "define",
 ]

@@ -27,11 +27,16 @@ class Limit(NamedTuple):
 
 
 def name_of(neuron) -> str:
-  """The neuron's class, as messages name it."""
-  return type(neuron).__name__
+  """The neuron's class (or the function it was made of), for messages."""
+  return getattr(neuron, "name", type(neuron).__name__)
 
 
-def _whole(owner: str, field: str, value, limit: Limit) -> int:
+def whole(owner: str, field: str, value, limit: Limit) -> int:
+  """`value` as an int inside its limit.
+
+  Raises:
+    ConfigError: it is none.
+  """
   try:
     found = operator.index(value)
   except TypeError:
@@ -75,10 +80,10 @@ def settle(neuron, **limits: Limit) -> None:
     value = getattr(neuron, field)
     shape = _shape(value)
     if shape == ():
-      settled: int | tuple[int, ...] = _whole(owner, field, value, limit)
+      settled: int | tuple[int, ...] = whole(owner, field, value, limit)
     elif limit.each and shape is not None and len(shape) == 1 and shape[0]:
       settled = tuple(
-        _whole(owner, f"{field}[{i}]", v, limit) for i, v in enumerate(value)
+        whole(owner, f"{field}[{i}]", v, limit) for i, v in enumerate(value)
       )
     else:
       found = "uneven" if shape is None else list(shape)
@@ -115,7 +120,7 @@ def width(neuron, n: int, *fields: str) -> int:
       length.
   """
   owner = name_of(neuron)
-  n = _whole(owner, "n", n, Limit(1, 2**31 - 1, "at least one neuron"))
+  n = whole(owner, "n", n, Limit(1, 2**31 - 1, "at least one neuron"))
   for field in fields:
     value = getattr(neuron, field)
     if isinstance(value, tuple) and len(value) != n:

@@ -40,6 +40,7 @@ class GradedVec:
   vth: int = 1
 
   ports: ClassVar[tuple[str, ...]] = ("a_in",)
+  takes: ClassVar[int] = arithmetic.WORD
 
   def __post_init__(self):
     checks.settle(self, vth=VTH)
@@ -166,6 +167,7 @@ class InvSqrt:
   """
 
   ports: ClassVar[tuple[str, ...]] = ("a_in",)
+  sends: ClassVar[int] = 264045
 
   def init(self, n: int) -> NoState:
     """No state, whatever n is."""

@@ -66,6 +66,8 @@ class _Leaky:
   bias_exp: int | tuple[int, ...] = 0
 
   ports: ClassVar[tuple[str, ...]] = ("a_in",)
+  sends: ClassVar[int] = 1
+  takes: ClassVar[int] = LARGEST_INPUT
 
   def __post_init__(self):
     checks.settle(

@@ -61,6 +61,8 @@ class RF:
   decay_bits: int = 12
 
   ports: ClassVar[tuple[str, ...]] = ("a_real_in", "a_imag_in")
+  sends: ClassVar[int] = 1
+  takes: ClassVar[int] = arithmetic.WORD
 
   def __post_init__(self):
     checks.settle(
