@@ -70,9 +70,9 @@ class Stretch:
 
 def _mode(inject: np.ndarray, latency: int) -> str:
   gaps = np.diff(inject)
-  if (gaps >= latency).all():
-    return "fall-through"
-  return "pipelined" if (gaps == 1).all() else "mixed"
+  if len(gaps) and (gaps == 1).all():
+    return "pipelined"
+  return "fall-through" if (gaps >= latency).all() else "mixed"
 
 
 def _ends(placement: Placement, count: SynapseCount):

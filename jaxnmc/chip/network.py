@@ -145,6 +145,8 @@ class Network:
     depth: node id -> depth (0 for constants, which wait for nothing).
     home: node id -> population index (-1 for constants and synapse nodes
       belong to their reader).
+    ticks: every time step counts as a token (a circuit): no step is spent on
+      reading what the last one brought.
   """
 
   graph: Graph
@@ -153,6 +155,7 @@ class Network:
   ports: tuple[Port, ...]
   depth: tuple[int, ...]
   home: tuple[int, ...]
+  ticks: bool = False
 
   @property
   def steps_per_token(self) -> int:

@@ -146,6 +146,8 @@ class Placement:
   @functools.cached_property
   def steps_per_token(self) -> int:
     """Steps from a token's injection until its last event on the chips."""
+    if self.network.ticks:
+      return 1
     tiles = self.tiles_of
     ends = [s.depth for s in self.network.synapses if tiles[s.src]]
     ends += [s.depth + 1 for s in self.network.synapses if tiles[s.dst]]
