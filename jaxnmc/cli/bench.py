@@ -21,11 +21,27 @@ def main(args) -> int:
       f"{row['first_call_s']:.2f}",
     )
     for row in found["rows"]
+    if row["group"] != "circuit"
   ]
   out.table(
     f"{model.name} and kernels, medians of {found['repeats']} (measured)",
     ("case", ">ms", ">of memory limit", ">tokens/s", ">first call s"),
     rows,
+  )
+  out.table(
+    "circuits on one chip, stepped with counters on (measured)",
+    ("case", ">active", ">steps/s", ">synops/s", ">stored/s"),
+    [
+      (
+        row["name"],
+        f"{100 * row['activity']:.2f} %",
+        f"{row['steps_per_s']:,.0f}",
+        f"{row['synops_per_s'] / 1e6:,.1f} M",
+        f"{row['synops_stored_per_s'] / 1e6:,.1f} M",
+      )
+      for row in found["rows"]
+      if row["group"] == "circuit"
+    ],
   )
   load = found["load_average"]
   out.line(

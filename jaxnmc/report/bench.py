@@ -20,7 +20,7 @@ from jax import numpy as jnp
 from jaxnmc.errors import ConfigError
 from jaxnmc.evaluate import provenance
 from jaxnmc.kernels.ternary import MAX_TWO_PLANES, ternary_matmul
-from jaxnmc.report import backends
+from jaxnmc.report import backends, bench_circuits
 
 _MIN_REPEATS = 5
 _MIN_SECONDS = 2e-3  # a measurement is repeated inside until it takes this
@@ -35,10 +35,11 @@ class Case:
 
   Attributes:
     name: what it is.
-    group: "memory", "kernel" or "model".
+    group: "memory", "kernel", "model" or "circuit".
     run: does it once and waits for the result.
     weight_bytes: bytes that have to be read at least once, 0 if not of use.
     tokens: tokens per run, for models.
+    facts: what a run was, for the row; of circuits, see `bench_circuits`.
   """
 
   name: str
@@ -46,6 +47,7 @@ class Case:
   run: Callable[[], Any]
   weight_bytes: int = 0
   tokens: int = 0
+  facts: Callable[[], dict[str, Any]] = dict
 
 
 def _jitted(function, *args) -> Callable[[], Any]:
@@ -115,6 +117,14 @@ def model_cases(model, names: Sequence[str], quick: bool) -> list[Case]:
   return cases
 
 
+def circuit_cases(quick: bool) -> list[Case]:
+  """Recurrent LIF neurons and a full chip, stepped with counters on."""
+  return [
+    Case(name, "circuit", load, facts=load.facts)
+    for name, load in bench_circuits.loads(quick).items()
+  ]
+
+
 def check_repeats(repeats: int) -> None:
   """Refuses too few measurements for a median.
 
@@ -136,7 +146,7 @@ def measure(cases: Sequence[Case], repeats: int) -> list[dict[str, Any]]:
 
   Returns:
     One row per case: first call (with compilation), median, least and largest
-    seconds.
+    seconds, and the facts of the case.
 
   Raises:
     ConfigError: fewer than 5 repeats.
@@ -162,6 +172,7 @@ def measure(cases: Sequence[Case], repeats: int) -> list[dict[str, Any]]:
       "tokens": case.tokens,
       "label": "measured",
     }
+    | case.facts()
     for case, f, row in zip(cases, first, times, strict=True)
   ]
 
@@ -192,6 +203,7 @@ def bench(model, repeats: int = 5, quick: bool = False) -> dict[str, Any]:
   cases = [memory_case(quick), *kernel_cases(quick)]
   if model is not None:
     cases += model_cases(model, ("float", "fixed", "loihi"), quick)
+  cases += circuit_cases(quick)
   rows = measure(cases, repeats)
   bandwidth = rows[0]["weight_bytes"] / rows[0]["median_s"]
   for row in rows:
@@ -201,6 +213,9 @@ def bench(model, repeats: int = 5, quick: bool = False) -> dict[str, Any]:
     row["tokens_per_s"] = (
       row["tokens"] / row["median_s"] if row["tokens"] else None
     )
+    for name in ("steps", "synops", "synops_stored"):
+      if name in row:
+        row[f"{name}_per_s"] = row[name] / row["median_s"]
   return {
     "bandwidth_bytes_per_s": bandwidth,
     "load_average": {"before": load, "after": os.getloadavg()[0]},
