@@ -48,7 +48,9 @@ def encode(
     return Encoding("dense", 1, _DENSE_BITS[0])
   if synapse.weights is None:
     return Encoding("dense", width, _DENSE_BITS[0])
-  bits, parts = dense_bits(*synapse.span, hardware)
+  bits, parts = synapse.bits, 1
+  if bits is None:
+    bits, parts = dense_bits(*synapse.span, hardware)
   dense = Encoding("dense", width * parts, bits)
   index = hardware.sparse_index_bits
   if index is None or choice == "dense":

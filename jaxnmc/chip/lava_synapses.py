@@ -127,6 +127,7 @@ class _Synapse:
   table: walk.Table
   rule: Rule
   depth: int
+  bits: int
 
   @property
   def shape(self) -> tuple[int, int]:
@@ -139,6 +140,12 @@ class _Synapse:
     """Wq of all delays together, int32[out, in], on the host."""
     stacked = walk.matrix(self.table)
     return stacked.reshape(self.depth, *self.shape).sum(0, dtype=np.int32)
+
+  @property
+  def stored_bits(self) -> int:
+    """Bits of a stored weight and its delay; 2, 4 or 8 of the weight."""
+    weight = next(b for b in (2, 4, 8) if b >= self.bits)
+    return weight + (self.depth - 1).bit_length()
 
   @property
   def mantissas(self) -> np.ndarray:

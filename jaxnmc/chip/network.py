@@ -103,6 +103,8 @@ class Synapse:
     depth: depth of the source: emission is at inject + depth.
     target: id of the node that holds the sum at the target; for a relay -1.
     weights: int8[dst width, src width] of a dense synapse.
+    bits: of a stored weight, where the kind of synapse says it (with those of
+      its delay); None: as the weights need.
   """
 
   index: int
@@ -115,6 +117,7 @@ class Synapse:
   depth: int
   target: int = -1
   weights: np.ndarray | None = None
+  bits: int | None = None
 
   @functools.cached_property
   def nonzero(self) -> int:

@@ -163,6 +163,7 @@ class Circuit:
           depth=0,
           target=k,
           weights=c.synapse.mantissas,
+          bits=c.synapse.stored_bits,
         )
       )
     waits = lambda i: tuple(

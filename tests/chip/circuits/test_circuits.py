@@ -181,6 +181,24 @@ def test_counters_are_those_of_the_messages(cores):
   assert report.prefill_step_us.value > 0
 
 
+@pytest.mark.parametrize(
+  ("bits", "delays", "stored"),
+  [(8, None, 8), (5, None, 8), (3, None, 4), (1, None, 2), (8, [[0, 5]], 11)],
+)
+def test_bits_of_a_stored_weight(bits, delays, stored):
+  # 255 has 8 bits where all weights have one sign: the sign is kept once.
+  weights = [[255, 1]]
+  synapse = Sparse.from_dense(weights, delays, num_weight_bits=bits)
+  neuron = {"a": Population(neurons.LIF(), 1)}
+  circuit = Circuit(neuron, [Connection("in", "a", synapse)], {"in": Input(2)})
+  placement = nmc.place(circuit.network(), small(1))
+  (code,) = placement.encodings
+  assert (code.kind, code.bits, code.entries) == ("dense", stored, 2)
+  words = placement.network.populations[1].words
+  # Current, voltage, and an accumulator for every step that is on its way.
+  assert words == 2 + (6 if delays else 1)
+
+
 def test_two_messages_of_one_neuron():
   """A norm: squares to the root, the root back to the neuron that waits."""
   n = 6
