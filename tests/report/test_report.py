@@ -320,5 +320,9 @@ def test_bench_interleaves_and_reports_medians():
 def test_bench_relates_to_measured_bandwidth():
   found = bench.bench(None, repeats=5, quick=True)
   assert found["rows"][0]["share_of_limit"] == pytest.approx(1)
-  assert {row["group"] for row in found["rows"]} == {"memory", "kernel"}
+  groups = {row["group"] for row in found["rows"]}
+  assert groups == {"memory", "kernel", "circuit"}
+  circuit = found["rows"][-1]
+  assert circuit["synops_per_s"] == circuit["synops"] / circuit["median_s"]
+  assert circuit["synops"] > 0
   assert found["load_average"]["before"] >= 0
