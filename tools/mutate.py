@@ -188,7 +188,7 @@ def _write(path: pathlib.Path, source: str) -> None:
 def _sample() -> list[mutants.Mutant]:
   found = []
   for package in ("numerics", "ops", "kernels", "chip"):
-    for path in sorted((ROOT / "jaxnmc" / package).glob("*.py")):
+    for path in sorted((ROOT / "jaxnmc" / package).rglob("*.py")):
       file = path.relative_to(ROOT).as_posix()
       if path.name not in ("__init__.py", "figures.py"):
         found += mutants.find(path.read_text(), file)
