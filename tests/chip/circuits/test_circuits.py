@@ -386,6 +386,11 @@ def test_sums_of_several_connections_together():
     with pytest.raises(FormatError, match="step 1: what several connections"):
       simulate({"a": a, "b": top * np.sign(a)})
     assert not simulate({"a": top, "b": -top}).messages["g"].any()
-  for a, sum_ in ((top - one, 2**31 - 128), (-top, -(2**31))):
-    near = simulate({"a": a, "b": top * np.sign(a)})
+  for a, b, sum_ in (
+    (top - one, top, 2**31 - 128),
+    (-top, -top, -(2**31)),
+    (-top, one, -(2**30) + 128),
+    (one, -top, -(2**30) + 128),
+  ):
+    near = simulate({"a": a, "b": b})
     assert near.messages["g"].tolist() == [[0], [sum_]]

@@ -238,6 +238,13 @@ def test_what_does_not_fit_its_format(changes, text):
     make(**changes)
 
 
+def test_the_ends_of_a_format_are_in_it():
+  ends = make(params={"leak": [127 / 128, -127 / 128], "rise": 0})
+  assert ends.codes["leak"].tolist() == [127, -127]
+  with pytest.raises(ConfigError, match="leak"):
+    make(params={"leak": -1.0, "rise": 0})
+
+
 def test_lists_have_one_value_per_neuron():
   neuron = make(params={"leak": [0.9, 0.5], "rise": 40.0})
   with pytest.raises(ConfigError, match="leak has 2 values, the population 3"):

@@ -156,6 +156,7 @@ def test_sums_are_exact_up_to_the_largest_message():
   flags = synapse.rule.overflows(jnp.int32([top, top + 1]))
   assert flags.tolist() == [False, True]
   binary = Dense.of([[1]]).rule
+  assert binary.largest_message == 1
   assert not binary.overflows(jnp.int32([2**31 - 1])).any()
 
 
