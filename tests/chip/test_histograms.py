@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from jax import numpy as jnp
@@ -11,7 +12,9 @@ import jaxnmc as nmc
 from jaxnmc.chip import histograms, traffic
 from jaxnmc.chip.counters import Counters
 from jaxnmc.errors import PlanError, UserError
+from jaxnmc.models import matmulfree
 from jaxnmc.numerics.fx import codes
+from jaxnmc.ops.execute import executable
 from tests.chip import tiny
 
 IDS = np.array([3, 1, 4, 1, 5, 9, 2, 6], np.int32)
@@ -19,8 +22,17 @@ IDS = np.array([3, 1, 4, 1, 5, 9, 2, 6], np.int32)
 
 @pytest.fixture(scope="module")
 def placed():
-  fn, _, plan, qparams = tiny.tiny_model("double")
+  """A model whose last two layers are alike, so that one scan runs them."""
+  config = dataclasses.replace(tiny.TINY, num_layers=3, norm="fused")
+  params = matmulfree.init_params(config, jax.random.key(0))
+  params["embed"]["weight"] *= 20
+  fn = matmulfree.make(config)
+  ids = np.random.default_rng(0).integers(0, config.vocab_size, (4, 16))
+  stats = nmc.calibrate(fn)(params, [ids.astype(np.int32)])
+  plan = nmc.plan(stats, nmc.quantize.W8A16)
+  qparams = nmc.quantize_params(params, plan)
   graph = nmc.record(fn, plan, qparams)
+  assert 2 in [len(run.layers) for run in executable(graph).runs]
   return fn, plan, qparams, nmc.place(graph, nmc.chip.loihi2(chips=1))
 
 

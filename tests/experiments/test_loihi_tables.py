@@ -167,6 +167,7 @@ def test_a_block_alone_is_a_run_of_its_own(scripts, made, tables):
   npt.assert_allclose(value("us/step", "PF"), 1e6 / 13965, rtol=0.05)
   npt.assert_allclose(value("tokens/s", "GEN paper"), 71.3 * 24)
   npt.assert_allclose(value("W", "PF paper"), 13965 * 2.8e-3 / 24)
+  npt.assert_allclose(value("mJ/token", "PF paper"), 2.8 / 24)
   # 500 tokens, a step each; the last one leaves when its steps are over.
   took = (499 + made.one.steps) * value("us/step", "PF") / 1e3
   found = value("ms to the first token", "PF")
