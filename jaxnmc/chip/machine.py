@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxnmc.chip import traffic
+from jaxnmc.chip.fanout import check_cores
 from jaxnmc.chip.network import Network, Synapse
 from jaxnmc.chip.program import Compiled, Program, compile_population
 from jaxnmc.errors import PlacementError
@@ -231,9 +232,10 @@ def build(placement) -> Machine:
     The machine.
 
   Raises:
-    PlacementError: tiles that do not cover a population, or two tokens that
-      would meet in a neuron.
+    PlacementError: a route to a core that does not exist, tiles that do not
+      cover a population, or two tokens that would meet in a neuron.
   """
+  check_cores(placement)
   net: Network = placement.network
   cuts = traffic.tilings(placement)
   routes = traffic.routes(placement)

@@ -117,6 +117,8 @@ def story(
     [prompt], tokens, eos_id=eos, callback=on_token, keep_logits=keep_logits
   )
   out.raw(push() + "\n")
+  if found.stopped[0]:
+    out.line(f"[end of text after {len(found.ids[0])} tokens]")
   seconds = times[-1] - start
   # The first decode step compiles; the rest is what a token takes.
   decode = np.diff(times[1:])

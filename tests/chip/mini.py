@@ -13,6 +13,7 @@ from flax import struct
 from jax import numpy as jnp
 
 import jaxnmc as nmc
+from jaxnmc.models.inputs import token_check
 
 VOCAB = 12
 EMPTY = 0  # a token whose embedding is zero: nothing is sent
@@ -54,6 +55,7 @@ def make(layers: int):
       ends.append(end)
     return Out(product(ops, "head", params["head"], x)), ends
 
+  fn.check_inputs = token_check(VOCAB)
   return fn
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import jaxnmc
 from jaxnmc.cli import demo
+from jaxnmc.io.tokenizer import ByteTokenizer
 from jaxnmc.report import backends
 
 PROMPT = ("--prompt", "Once")
@@ -29,6 +30,42 @@ def test_run_float_streams_and_reports(run, folders, tmp_path):
   assert data["host"]["label"] == "measured"
   assert "float on this machine" in out
   assert page.read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+  "flags",
+  [
+    ("float",),
+    ("fake_quant",),
+    ("fixed",),
+    ("loihi", "--engine", "functional"),
+    ("loihi", "--engine", "stepped"),
+  ],
+  ids=" ".join,
+)
+def test_every_backend_stops_at_the_end_of_the_text(
+  flags, run, folders, tmp_path, monkeypatch
+):
+  target = tmp_path / "out.json"
+  command = ("run", folders["tiny"], *PROMPT, "--tokens", 6)
+  command += ("--json", target, "--backend", *flags)
+  run(*command)
+  free = json.loads(target.read_text())
+  assert not free["ended"]
+  end = free["ids"][3]
+  first = free["ids"].index(end)
+  monkeypatch.setattr(ByteTokenizer, "eos_id", end)
+  status, out, err = run(*command)
+  assert status == 0, err
+  data = json.loads(target.read_text())
+  assert data["ids"] == free["ids"][:first]
+  assert data["ended"]
+  assert data["steps"] == first + 1
+  assert f"[end of text after {first} tokens]" in out
+  if data["cost"] is not None:
+    # The end token itself never entered the cores.
+    counted = data["counters"]["tokens"]
+    assert counted == data["prompt_tokens"] + first
 
 
 def test_equal_seeds_write_equal_text(as_json, folders):
