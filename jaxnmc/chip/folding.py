@@ -7,11 +7,12 @@ and the sum over cores are kept.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from jaxnmc.chip.link_steps import link_events
+from jaxnmc.chip.by_step import add_rows, by_step
+from jaxnmc.chip.link_steps import busiest, link_events
 from jaxnmc.chip.memo import per_placement
 from jaxnmc.chip.segments import Segment, SynapseCount
 from jaxnmc.chip.tiles import Placement
@@ -39,7 +40,6 @@ STEPS = {
   "busiest_passes": "neuron passes by the busiest core (only of profiles)",
 }
 MODES = ("pipelined", "fall-through", "mixed")
-_WINDOW = 1 << 22  # numbers in the buffer that folds steps
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,16 +145,6 @@ def _host_events(segment: Segment, placement: Placement) -> Iterator[tuple]:
     yield count.depth, values
 
 
-def _add_rows(rows: np.ndarray, at: np.ndarray, columns, values) -> None:
-  """rows[at[n], columns] += values[n]; at is rising, columns may repeat."""
-  if len(np.unique(columns)) < len(columns):
-    np.add.at(rows, (at[:, None], columns[None, :]), values)
-  elif at[-1] - at[0] == len(at) - 1:
-    rows[at[0] : at[-1] + 1, columns] += values
-  else:
-    rows[at[:, None], columns[None, :]] += values
-
-
 def series(
   segment: Segment, placement: Placement, name: str = "synops_stored"
 ) -> np.ndarray:
@@ -173,48 +163,8 @@ def series(
   rows = np.zeros((steps, len(placement.tiles)), np.int64)
   for kind, depth, tiles, values in _events(segment, placement):
     if kind == name:
-      _add_rows(rows, inject + depth, tiles, values)
+      add_rows(rows, inject + depth, tiles, values)
   return rows
-
-
-_Event = tuple[int, np.ndarray, Callable[[int, int], np.ndarray]]
-
-
-def _by_step(
-  events: Sequence[_Event], inject: np.ndarray, columns: int
-) -> Iterator[tuple[int, np.ndarray]]:
-  """Sums of events, some steps at a time.
-
-  Args:
-    events: (depth, column of each value, function of the first token and one
-      past the last one that gives their values, int[tokens, values]).
-    inject: int64[T].
-    columns: number of columns.
-
-  Yields:
-    (first step, int64[steps, columns]), in order; steps without events may be
-    left out. The buffer is used again.
-  """
-  latency = max((depth for depth, _, _ in events), default=0) + 1
-  rows = np.zeros((0, columns), np.int64)  # those from step `at` on
-  at = start = 0
-  while start < len(inject):
-    # As many tokens as the buffer holds, one at least.
-    room = int(inject[start]) + max(1, _WINDOW // max(1, columns) - latency)
-    stop = max(start + 1, int(np.searchsorted(inject, room)))
-    end = int(inject[stop - 1]) + latency
-    more = np.zeros((end - at - len(rows), columns), np.int64)
-    rows = np.concatenate([rows, more])
-    part = inject[start:stop] - at
-    for depth, where, values in events:
-      _add_rows(rows, part + depth, where, values(start, stop))
-    # Steps before the next token's first one are complete.
-    done = end - at if stop == len(inject) else int(inject[stop]) - at
-    done = min(done, len(rows))
-    yield at, rows[:done]
-    rows, at, start = rows[done:], at + done, stop
-    if stop < len(inject) and not len(rows):
-      at = int(inject[stop])
 
 
 def _core_steps(walks, inject, steps: int, cores: int):
@@ -224,7 +174,7 @@ def _core_steps(walks, inject, steps: int, cores: int):
     (depth, columns, lambda a, b, values=values: values[a:b])
     for depth, columns, values in walks
   ]
-  for at, rows in _by_step(events, inject, cores):
+  for at, rows in by_step(events, inject, steps, cores):
     most[at : at + len(rows)] = rows.max(axis=1, initial=0)
     total[at : at + len(rows)] = rows.sum(axis=1)
   return most, total
@@ -237,13 +187,8 @@ def _link_steps(
   found = link_events(segment.counts, placement)
   if found is None:
     return {}
-  names = ("busiest_mesh", "busiest_link")
-  most = {name: np.zeros(steps, np.int64) for name in names}
-  for at, rows in _by_step(found.events, inject, found.columns):
-    parts = (rows[:, : found.meshes], rows[:, found.meshes :])
-    for name, part in zip(names, parts):
-      most[name][at : at + len(rows)] = part.max(axis=1, initial=0)
-  return most
+  link, mesh = busiest(found, inject, steps)
+  return {"busiest_link": link, "busiest_mesh": mesh}
 
 
 def fold(segment: Segment, placement: Placement) -> Stretch:
@@ -266,14 +211,14 @@ def fold(segment: Segment, placement: Placement) -> Stretch:
     elif name == "crossings":
       crossings[inject + depth] += values.sum(-1, dtype=np.int64)
   cores = len(placement.used_cores)
-  busiest, stored = _core_steps(walks, inject, steps, cores)
+  most, stored = _core_steps(walks, inject, steps, cores)
   host = np.zeros(steps, np.int64)
   for depth, values in _host_events(segment, placement):
     host[inject + depth] += values
   totals["passes_executed"] = placement.passes * steps
   totals["passes_active"] = placement.passes * len(inject)
   rows = {
-    "busiest_stored": busiest,
+    "busiest_stored": most,
     "stored": stored,
     "crossings": crossings,
     "host_messages": host,

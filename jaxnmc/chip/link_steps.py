@@ -9,18 +9,19 @@ them, and by piece of a relay (`fanout`). Sums over steps are the loads of
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from jaxnmc.chip import fanout
+from jaxnmc.chip.by_step import Event, by_step
 from jaxnmc.chip.memo import per_placement
 from jaxnmc.chip.routes import ROUTE_FACTS, Grid, Mesh, layout
 from jaxnmc.chip.segments import SynapseCount
 from jaxnmc.chip.tiles import Placement
 from jaxnmc.errors import UserError
 
-__all__ = ["LinkEvents", "by_depth", "link_events"]
+__all__ = ["LinkEvents", "busiest", "by_depth", "link_events"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,14 +29,13 @@ class LinkEvents:
   """Loads of links, event by event.
 
   Attributes:
-    events: (depth, columns int[k], loads of tokens start to stop - 1 on these
-      columns: a function to int64[stop - start, k]); no column is twice in one.
+    events: loads as `by_step.Event`; no column is twice in one.
     columns: links that are passed at all.
     meshes: the first `meshes` columns are links between routers of a chip,
       their loads 32-bit words; the others are links between chips, messages.
   """
 
-  events: tuple[tuple[int, np.ndarray, Callable[[int, int], np.ndarray]], ...]
+  events: tuple[Event, ...]
   columns: int
   meshes: int
 
@@ -57,7 +57,10 @@ def link_events(
     PlacementError: a tile on a core or chip that does not exist.
     UserError: messages out of and into a relay that do not agree.
   """
-  found = _paths(placement, tuple(c.synapse for c in counts))
+  net, tiles = placement.network, placement.tiles_of
+  ends = ((net.synapses[c.synapse], c.synapse) for c in counts)
+  inside = (k for s, k in ends if len(tiles[s.src]) and len(tiles[s.dst]))
+  found = _paths(placement, tuple(inside))
   if found is None:
     return None
   by_synapse = {c.synapse: c for c in counts}
@@ -86,15 +89,31 @@ def by_depth(placement: Placement) -> tuple[np.ndarray, np.ndarray]:
     out = sizes[list(tiles[s.src])][None]
     inc = sizes[list(tiles[s.dst])][None]
     counts.append(SynapseCount(s.index, s.depth, out, inc, inc, inc))
-  found = link_events(counts, placement)
-  steps = placement.steps_per_token
+  steps, found = placement.steps_per_token, link_events(counts, placement)
   if found is None:
     return np.zeros(steps, np.int64), np.zeros(steps, np.int64)
-  rows = np.zeros((steps, found.columns), np.int64)
-  for depth, columns, loads in found.events:
-    rows[depth, columns] += loads(0, 1)[0]
-  most = lambda part: part.max(axis=1, initial=0)
-  return most(rows[:, found.meshes :]), most(rows[:, : found.meshes])
+  return busiest(found, np.zeros(1, np.int64), steps)
+
+
+def busiest(
+  found: LinkEvents, inject: np.ndarray, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """The busiest links of every step.
+
+  Args:
+    found: what was put on the links.
+    inject: step at which each token enters, rising, int64[T].
+    steps: number of steps.
+
+  Returns:
+    As `by_depth`, int64[steps] each.
+  """
+  link, mesh = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
+  for at, rows in by_step(found.events, inject, steps, found.columns):
+    stop = at + len(rows)
+    mesh[at:stop] = rows[:, : found.meshes].max(axis=1, initial=0)
+    link[at:stop] = rows[:, found.meshes :].max(axis=1, initial=0)
+  return link, mesh
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ import functools
 import numpy as np
 
 from jaxnmc.chip import link_steps
+from jaxnmc.chip.by_step import by_step
 from jaxnmc.chip.constants import constants_of
 from jaxnmc.chip.folding import Stretch
 from jaxnmc.chip.pricing import Loads, step_seconds
@@ -62,9 +63,9 @@ class Forms:
   def depth(self) -> Loads:
     """Every depth of a token alone in the network, [steps per token]."""
     placement = self.placement
-    share = self.single / max(1, int(placement.walk.sum()))
+    walk, total = _walk(placement)
+    share = self.single / max(1, total)
     link, mesh = link_steps.by_depth(placement)
-    walk = placement.walk.max(axis=1, initial=0)
     return self.loads(walk * share, 0.0, link * share, mesh * share)
 
   def of(self, stretch: Stretch) -> Loads:
@@ -90,6 +91,24 @@ class Forms:
       "passes": np.broadcast_to(depth.passes[0], (stretch.steps,))
     }
     return dataclasses.replace(depth, **each)
+
+
+def _walk(placement: Placement) -> tuple[np.ndarray, int]:
+  """Largest of `Placement.walk` at each depth, and its sum over all."""
+  column = np.searchsorted(placement.used_cores, placement.tile_core)
+  events = []
+  for synapse, code in zip(placement.network.synapses, placement.encodings):
+    mine = list(placement.tiles_of[synapse.dst])
+    if mine:
+      size = placement.sizes[mine][None] * code.entries
+      events.append((synapse.depth, column[mine], lambda a, b, n=size: n))
+  steps, total = placement.steps_per_token, 0
+  most = np.zeros(steps, np.int64)
+  token, cores = np.zeros(1, np.int64), len(placement.used_cores)
+  for at, rows in by_step(events, token, steps, cores):
+    most[at : at + len(rows)] = rows.max(axis=1, initial=0)
+    total += int(rows.sum())
+  return most, total
 
 
 def _each(loads: Loads, function) -> dict[str, np.ndarray]:

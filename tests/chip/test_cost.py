@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from numpy import testing as npt
 
-from jaxnmc.chip import hardware, link_steps, links, packing, placement, timing
+from jaxnmc.chip import (
+  by_step,
+  hardware,
+  link_steps,
+  links,
+  packing,
+  placement,
+  timing,
+)
 from jaxnmc.chip.cost import cost
 from jaxnmc.chip.counters import Counters
 from jaxnmc.errors import UserError
@@ -147,6 +155,14 @@ def test_a_mode_that_was_not_run_is_predicted(big):
   single = dataclasses.replace(counted, stretches=counted.stretches[1:])
   found = cost(single, placed)
   npt.assert_allclose(found.prefill_step_us.value, report.prefill_step_us.value)
+
+
+def test_walk_by_depth_is_that_of_the_placement(small, monkeypatch):
+  for window in (1, 1 << 22):
+    monkeypatch.setattr(by_step, "WINDOW", window)
+    most, total = timing._walk(small)
+    npt.assert_array_equal(most, small.walk.max(1))
+    assert total == small.walk.sum()
 
 
 def test_more_steps_than_the_tokens_need_are_floor(small):

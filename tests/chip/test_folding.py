@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy import testing as npt
 
-from jaxnmc.chip import counters, folding, hardware, placement
+from jaxnmc.chip import by_step, counters, hardware, placement
 from jaxnmc.chip.cost import cost
 from jaxnmc.chip.counters import Counters, Segment
 from jaxnmc.errors import UserError
@@ -53,7 +53,7 @@ def brute(segment, placed, name):
 def test_folding_equals_the_events_one_by_one(
   small, inject, mode, window, monkeypatch
 ):
-  monkeypatch.setattr(folding, "_WINDOW", window)
+  monkeypatch.setattr(by_step, "WINDOW", window)
   segment = synthetic.traffic(small, list(inject), seed=5)
   counted = Counters.of([segment], small, {"a": 3})
   (stretch,) = counted.stretches

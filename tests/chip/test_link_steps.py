@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from numpy import testing as npt
 
-from jaxnmc.chip import folding, hardware, link_steps, links, placement
+from jaxnmc.chip import by_step, folding, hardware, link_steps, links, placement
 from jaxnmc.chip.cost import cost
 from jaxnmc.chip.counters import Counters, Segment
 from jaxnmc.errors import PlacementError, UserError
@@ -71,7 +71,7 @@ def test_a_block_on_few_and_many_chips(chips, falls, window, monkeypatch):
   placed = placement.place(
     net, hardware.loihi2(chips=chips, cores_per_chip=36 // chips)
   )
-  monkeypatch.setattr(folding, "_WINDOW", window)
+  monkeypatch.setattr(by_step, "WINDOW", window)
   inject = np.arange(3) * (placed.steps_per_token if falls else 1)
   segment = synthetic.traffic(placed, inject, seed=chips)
   (stretch,) = Counters.of([segment], placed).stretches
