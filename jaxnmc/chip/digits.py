@@ -26,8 +26,9 @@ from jaxnmc.errors import PlacementError
 from jaxnmc.numerics import rsqrt
 from jaxnmc.ops.graph import SYNAPSES, Graph, Node, Output
 
-__all__ = ["count", "narrow", "ranges", "split"]
+__all__ = ["count", "is_digit", "narrow", "ranges", "split"]
 
+_DIGIT = "digit"  # and its number: last part of the name of such a message
 _INT32 = (-(2**31), 2**31 - 1)
 
 
@@ -78,6 +79,12 @@ def split(values, bits: int, digits: int | None = None):
     found.append((rest - (high << bits)).astype(np.int64))
     rest = high
   return found, [bits * k for k in range(len(found))]
+
+
+def is_digit(path: str) -> bool:
+  """Whether a message is one of the digits that `narrow` made of a value."""
+  last = path.rpartition(".")[2]
+  return last.startswith(_DIGIT) and last.removeprefix(_DIGIT).isdigit()
 
 
 def ranges(graph: Graph) -> list[tuple[int, int]]:
@@ -256,7 +263,7 @@ def _send(write: _Writer, node: Node, parts: int, bits: int) -> None:
   rest, found = write.new[node.id], []
   half = 1 << bits - 1
   for k in range(parts):
-    name = {"site": f"{node.site}.digit{k}", "cast": True}
+    name = {"site": f"{node.site}.{_DIGIT}{k}", "cast": True}
     if k == parts - 1:
       # A name of its own, also where it is the value of the last shift.
       found.append(write.act("add_const", (rest,), node, {"value": 0}, **name))

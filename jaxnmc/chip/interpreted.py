@@ -9,7 +9,9 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
+from jaxnmc.chip import digits
 from jaxnmc.chip import histograms as sizes
+from jaxnmc.errors import PlanError
 from jaxnmc.numerics.fx import codes
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.quantized import Quantized
@@ -73,8 +75,16 @@ class Interpreted:
       clipped}, {value: `Histogram`} or None).
 
     Raises:
-      PlanError: float params, or another plan.
+      PlanError: float params, another plan, or a placement on a chip whose
+        messages are too narrow for the values of the model.
     """
+    parts = sorted(path for path in self.sites if digits.is_digit(path))
+    if parts:
+      raise PlanError(
+        f"{parts[0]}: on this chip values are sent in several messages"
+        " (message_bits), which the interpreter of fixed does not count; leave"
+        " out the mask and the count of saturations"
+      )
     if self._extras is None:
       self._extras = [self._needs(r) for r in self.routes]
     tree = checked_tree(qparams, self.plan)

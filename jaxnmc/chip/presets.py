@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxnmc.chip import outline
+from jaxnmc.chip import outline, packing_few
 from jaxnmc.chip.encoding import dense_bits
 from jaxnmc.chip.estimate import pipelined_step
 from jaxnmc.chip.hardware import Hardware
 from jaxnmc.chip.network import Network
+from jaxnmc.chip.packing import FanIn, Item, largest
 from jaxnmc.chip.placement import place
 from jaxnmc.chip.systems import system
 from jaxnmc.chip.tiles import Placement
@@ -28,8 +29,8 @@ from jaxnmc.ops.graph import Graph
 __all__ = ["PRESETS", "Preset", "embedding_on_chips", "head_on_chips"]
 __all__ += ["embedding_network", "logits_seconds", "preset"]
 
-_WORSE = 3  # times the fewest cores: cutting further is given up
 _LEAST_ROWS = 256  # of a part of a table
+_TRIED = 2  # numbers of parts that are placed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +205,21 @@ def _cut(total: int, parts: int) -> list[range]:
   return [range(k, min(k + size, total)) for k in range(0, total, size)]
 
 
+def _cuts(
+  vocab: int, d: int, bits: int, digits: int, hardware: Hardware
+) -> list[int]:
+  """Numbers of parts that may take the fewest cores, the best bound first."""
+  bounds = []
+  for parts in range(1, max(1, vocab // _LEAST_ROWS) + 1):
+    rows = -(-vocab // parts)
+    item = Item(d, 1, 1, (FanIn(rows, rows * digits, bits),))
+    total = Item(d, parts, 1, (FanIn(d, 1, 2),) * parts)  # what adds them up
+    if largest(item, hardware) and largest(total, hardware):
+      items = [item] * parts + [total]
+      bounds.append((packing_few.least(items, hardware), parts))
+  return [parts for _, parts in sorted(bounds)[:_TRIED]]
+
+
 def embedding_on_chips(
   vocab: int, d: int, hardware: Hardware
 ) -> list[dict[str, Any]]:
@@ -227,19 +243,11 @@ def embedding_on_chips(
     high = min((1 << bits - 1) - 1, 32639)
     width, digits = dense_bits(-high, high, hardware)
     best: Placement | None = None
-    parts = 1
-    while parts <= max(1, vocab // _LEAST_ROWS):
+    for parts in _cuts(vocab, d, width, digits, hardware):
       net = embedding_network(vocab, d, bits, parts)
-      try:
-        found = place(net, wide, head="chip", objective="memory")
-        cores = len(found.used_cores)
-        if best is None or cores < len(best.used_cores):
-          best = found
-        elif cores > _WORSE * len(best.used_cores):
-          break
-      except PlacementError:
-        pass  # still too many rows for a core
-      parts += max(1, parts // 4)
+      found = place(net, wide, head="chip", objective="memory")
+      if best is None or len(found.used_cores) < len(best.used_cores):
+        best = found
     if best is None:
       continue
     tables = best.tile_population

@@ -33,7 +33,7 @@ def main(args) -> int:
   )
   if data["unknown_limits"]:
     out.line("unknown, not checked: " + ", ".join(data["unknown_limits"]))
-  if args.preset:
+  if args.preset and args.model is None:
     data |= _beside(out, args.preset)
   if args.schedule:
     for table in placement.schedule_tables(placed.network):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import jaxnmc as nmc
 from jaxnmc.chip import digits, hardware, network
-from jaxnmc.errors import PlacementError
+from jaxnmc.errors import PlacementError, PlanError
 from jaxnmc.ops.alu import IntAlu
 from tests.chip.tiny import TINY, tiny_model
 
@@ -100,6 +100,14 @@ def test_every_message_is_narrow_and_takes_no_step(model, bits):
   if bits < 24:
     with pytest.raises(PlacementError, match=f"has {bits} bits .message_bits"):
       nmc.place(one, chip)
+
+
+def test_no_mask_and_no_saturations_with_digits(model):
+  fn, plan, qparams, graph = model
+  placed = nmc.place(graph, hardware.loihi2(chips=4, message_bits=8))
+  run = nmc.loihi(fn, plan, placed, saturation=True)
+  with pytest.raises(PlanError, match="several messages .message_bits"):
+    run(qparams, {"ids": IDS % TINY.vocab_size})
 
 
 def _widened(graph, factor):

@@ -1,5 +1,7 @@
 """`jaxnmc place`: objectives, presets, sizes alone, schedules."""
 
+import json
+
 import pytest
 
 
@@ -18,14 +20,15 @@ def test_sizes_alone_in_either_objective(as_json):
   assert figures["prefill_rate"] > 0
 
 
-def test_preset_of_the_paper(run, as_json):
-  data = as_json("place", "--preset", "abreu2025")
+def test_preset_of_the_paper(run, tmp_path):
+  path = tmp_path / "paper.json"
+  status, out, _ = run("place", "--preset", "abreu2025", "--json", path)
+  assert status == 0
+  data = json.loads(path.read_text())
   assert (data["chips_used"], data["chips_asked"]) == (31, 32)
   assert data["host"] == ["embed"]
   assert [r["chips"] for r in data["heads"] if r["unchanged"]][0] == 3
   assert {r["bits"] for r in data["embedding"]} == {16, 8, 2}
-  status, out, _ = run("place", "--preset", "abreu2025")
-  assert status == 0
   assert "7.43" in out  # sparse costs about 7.5 times dense
   assert "all 32,000 logits of a token take 200 us" in out
 
