@@ -12,6 +12,7 @@ from numpy import testing as npt
 from jaxnmc.chip import by_step, folding, hardware, link_steps, links, placement
 from jaxnmc.chip.cost import cost
 from jaxnmc.chip.counters import Counters, Segment
+from jaxnmc.chip.tiles import Encoding, Placement, Tile
 from jaxnmc.errors import PlacementError, UserError
 from tests.chip import synthetic
 from tests.chip.test_routes import _random
@@ -61,6 +62,33 @@ def test_steps_are_those_of_link_loads(seed, chips, cores, tokens):
   rows = tuple(c for c in segment.counts if c.out.size + c.inc.size)
   if rows:
     _check(Segment(segment.inject, rows), placed)
+
+
+def test_a_relay_crosses_once_for_all_cores_of_a_chip():
+  """Two populations of a chip read it part by part, a third all of it."""
+  for wide in (False, True):
+    b = synthetic.Builder()
+    for name in ("a", "one", "two", "all"):
+      b.population(name, 0, 4, 1)
+    b.join(0, 1, "relay", 0, None, 7)
+    b.join(0, 2, "relay", 0, None, 7)
+    if wide:
+      b.join(0, 3, "reduce", 0, None, 7)
+    tiles = (
+      Tile("a", 0, 3, 0, 0),
+      Tile("a", 3, 4, 0, 8),
+      Tile("one", 0, 2, 1, 0),
+      Tile("one", 2, 4, 1, 9),
+      Tile("two", 0, 4, 1, 5),
+      Tile("all", 0, 4, 1, 30),
+    )
+    net = b.network()
+    codes = tuple(Encoding("dense", 1, 8) for _ in net.synapses)
+    placed = Placement(tiles, (), hardware.loihi2(2), net, codes, {})
+    segment = synthetic.traffic(placed, [0, 1])
+    _check(segment, placed)
+    link = folding.fold(segment, placed).steps_of["busiest_link"]
+    npt.assert_array_equal(link[:2], [4, 4])
 
 
 @pytest.mark.parametrize("window", [1, 1 << 22])
