@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxnmc.chip.machine import Class, Group, Machine
 from jaxnmc.errors import PlanError
@@ -181,7 +181,7 @@ def mesh_of(mesh) -> Mesh:
       f"mesh must have one axis, along which the chips are split; found {axes};"
       ' make one with jax.make_mesh((devices,), ("chips",))'
     )
-  return Mesh(mesh.devices, mesh.axis_names)
+  return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,))
 
 
 def spread(machine: Machine, mesh=None) -> Spread:

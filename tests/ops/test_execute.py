@@ -54,7 +54,7 @@ def test_layers_with_other_formats_are_one_run(norm):
   want = jax.jit(nmc.fixed(fn, plan))(qparams, {"ids": IDS}, None)
   chex.assert_trees_all_equal(out[:2], want)
   counts = engine.rows(engine.traced(qparams, {"ids": IDS})[2])
-  *_, by_interpreter, _ = engine._interpreted(qparams, {"ids": IDS}, None)
+  by_interpreter = engine._interpreted(qparams, {"ids": IDS}, None)[2]
   np.testing.assert_array_equal(counts, by_interpreter)
 
 
