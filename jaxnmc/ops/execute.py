@@ -13,7 +13,7 @@ from flax import struct
 from jax import lax
 from jax import numpy as jnp
 
-from jaxnmc.kernels.ternary import ternary_matmul
+from jaxnmc.kernels import stack
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.graph import Graph
 from jaxnmc.ops.layout import Layout, Op, Run, common, runs
@@ -26,12 +26,14 @@ class Numbers:
   Attributes:
     scalars: int32[layers, S].
     consts: int32[layers, width] each.
-    matrices: int8[layers, out, in] each.
+    layers: int32[layers], 0, 1, ...
+    matrices: of all layers each; the scan over layers does not slice them.
   """
 
   scalars: jax.Array
   consts: tuple[jax.Array, ...]
-  matrices: tuple[jax.Array, ...]
+  layers: jax.Array
+  matrices: tuple[stack.Stack, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,13 +59,13 @@ def executable(graph: Graph) -> Executable:
 
 
 def _numbers(run: Run) -> Numbers:
-  stack = lambda rows: tuple(
-    jnp.asarray(np.stack(same)) for same in zip(*rows, strict=True)
-  )
+  consts = zip(*(layer.consts for layer in run.layers), strict=True)
+  matrices = zip(*(layer.matrices for layer in run.layers), strict=True)
   return Numbers(
     jnp.asarray(run.scalars.astype(np.int32)),
-    stack([layer.consts for layer in run.layers]),
-    stack([layer.matrices for layer in run.layers]),
+    tuple(jnp.asarray(np.stack(same)) for same in consts),
+    jnp.arange(len(run.layers), dtype=jnp.int32),
+    tuple(stack.stack(same) for same in matrices),
   )
 
 
@@ -113,8 +115,9 @@ class _Evaluator:
       if name == "shift" and op.op in ("mul_shr", "round_shift"):
         static["least"] = self.least[i]
     if op.matrix is not None:
-      codes = self.numbers.matrices[op.matrix]
-      return ternary_matmul(args[0], codes, static["bound"])
+      weights = self.numbers.matrices[op.matrix]
+      layer, bound = self.numbers.layers, static["bound"]
+      return stack.product(weights, layer, args[0], bound)
     return getattr(self.alu, op.op)(*args, **static)
 
   def outside(self, where):
@@ -210,8 +213,21 @@ def execute(exe: Executable, numbers, rows, states, taps, extras):
     start = [values[e] for e in first]
     chain = [k for k, link in enumerate(run.chained) if link is not None]
 
-    def body(carry, xs, run=run, start=start, chain=chain, keep=keep, at=index):
+    # Whole stacks are no part of what the scan slices: that would copy them.
+    sliced = dataclasses.replace(data, matrices=())
+
+    def body(
+      carry,
+      xs,
+      run=run,
+      start=start,
+      chain=chain,
+      keep=keep,
+      at=index,
+      matrices=data.matrices,
+    ):
       data, before, extra = xs
+      data = dataclasses.replace(data, matrices=matrices)
       externals = list(start)
       for k, value in zip(chain, carry, strict=True):
         externals[k] = value
@@ -231,15 +247,15 @@ def execute(exe: Executable, numbers, rows, states, taps, extras):
     carry = tuple(start[k] for k in chain)
     if len(run.layers) == 1:
       squeeze = lambda tree: jax.tree.map(lambda x: x[0], tree)
-      _, out = body(carry, squeeze((data, before, extras[index])))
+      _, out = body(carry, squeeze((sliced, before, extras[index])))
       kept, after, taken = jax.tree.map(lambda x: x[None], out)
     else:
       _, (kept, after, taken) = lax.scan(
-        body, carry, (data, before, extras[index])
+        body, carry, (sliced, before, extras[index])
       )
     for n, layer in enumerate(run.layers):
-      for i, stack in zip(keep, kept, strict=True):
-        values[layer.nodes[i]] = stack[n]
+      for i, rows_of in zip(keep, kept, strict=True):
+        values[layer.nodes[i]] = rows_of[n]
       for s, old in enumerate(prevs[n]):
         fresh[old] = after[s][n]
     tapped.append(taken)

@@ -1,0 +1,128 @@
+"""The optional native kernel: found, built once, registered with XLA.
+
+It is C++ for the CPU, compiled on first use by the system's compiler into the
+user's cache, and used where it is faster (`jaxnmc.kernels.ternary`). Without a
+compiler there is one warning and the XLA formulation computes the same
+integers. `JAXNMC_NATIVE=0` in the environment leaves it alone.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+
+import jax
+
+from jaxnmc.errors import UserError
+
+__all__ = ["PATHS", "available", "build", "cache_folder", "path"]
+
+TARGET = "jaxnmc_ternary"
+PATHS = ("plain", "avx2", "avx512vnni")  # worst first, as in ternary.cc
+_SOURCE = pathlib.Path(__file__).with_name("ternary.cc")
+_FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w")
+
+
+def cache_folder() -> pathlib.Path:
+  """Where built kernels are kept: `$XDG_CACHE_HOME/jaxnmc`."""
+  base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+  return pathlib.Path(base) / "jaxnmc"
+
+
+def _compiler() -> str | None:
+  """The C++ compiler: `$CXX`, c++, g++ or clang++."""
+  for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+    found = name and shutil.which(name)
+    if found:
+      return found
+  return None
+
+
+def _target() -> pathlib.Path:
+  """The library that belongs to this source, jaxlib and machine."""
+  what = (
+    _SOURCE.read_bytes(),
+    jax.lib.__version__.encode(),
+    platform.machine().encode(),
+    " ".join(_FLAGS).encode(),
+  )
+  digest = hashlib.sha256(b"\0".join(what)).hexdigest()[:16]
+  return cache_folder() / f"ternary-{digest}.so"
+
+
+def build() -> pathlib.Path:
+  """Compiles the kernel, unless that was done before.
+
+  Returns:
+    The library.
+
+  Raises:
+    UserError: no compiler, or it failed; the message has its words.
+  """
+  target = _target()
+  if target.exists():
+    return target
+  compiler = _compiler()
+  if compiler is None:
+    raise UserError(
+      "no C++ compiler found (tried $CXX, c++, g++, clang++); install one, or"
+      " do without: the integers are the same, decoding is slower"
+    )
+  try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+      fresh = pathlib.Path(folder) / target.name
+      include = f"-I{jax.ffi.include_dir()}"
+      command = [compiler, *_FLAGS, include, str(_SOURCE), "-o", str(fresh)]
+      done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300
+      )
+      if done.returncode:
+        words = (done.stderr or done.stdout).strip().splitlines()
+        errors = [w for w in words if "error" in w] or words
+        raise UserError(
+          f"{compiler} could not build the native kernel:"
+          f" {errors[0] if errors else f'exit status {done.returncode}'}"
+        )
+      # Another process may have built it meanwhile; both are the same.
+      os.replace(fresh, target)
+  except (OSError, subprocess.TimeoutExpired) as error:
+    raise UserError(
+      f"the native kernel cannot be built in {target.parent}: {error}"
+    ) from error
+  return target
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+  """Builds, loads and registers; None where that is not possible."""
+  if os.environ.get("JAXNMC_NATIVE") == "0":
+    return None
+  try:
+    library = ctypes.CDLL(str(build()))
+    handler = jax.ffi.pycapsule(library.JaxnmcTernary)
+    jax.ffi.register_ffi_target(TARGET, handler, platform="cpu")
+  except (UserError, OSError) as error:
+    warnings.warn(f"jaxnmc: {error}", RuntimeWarning, stacklevel=2)
+    return None
+  return library
+
+
+def available() -> bool:
+  """Whether the kernel can be used on the default device; may build it."""
+  return jax.default_backend() == "cpu" and _library() is not None
+
+
+def path() -> str | None:
+  """The instructions that it will use (of `PATHS`), None without it."""
+  library = _library()
+  if library is None:
+    return None
+  library.JaxnmcTernaryPath.restype = ctypes.c_char_p
+  return library.JaxnmcTernaryPath().decode()
