@@ -26,12 +26,13 @@ import numpy as np
 from absl import app, flags
 from jax import numpy as jnp
 
-from jaxnmc.chip import energy as energies
-from jaxnmc.chip import hardware, outline, placement
-from jaxnmc.chip.constants import Constants, constants_of, vary
-from jaxnmc.chip.counters import Counters
-from jaxnmc.chip.pricing import TERMS, price, terms
-from jaxnmc.chip.work import work_of
+from jaxnmc.chip import hardware, outline
+from jaxnmc.chip.costs import energy as energies
+from jaxnmc.chip.costs.constants import Constants, constants_of, vary
+from jaxnmc.chip.costs.pricing import TERMS, price, terms
+from jaxnmc.chip.costs.work import work_of
+from jaxnmc.chip.counting.counters import Counters
+from jaxnmc.chip.placement import place
 from jaxnmc.errors import UserError
 from jaxnmc.models import matmulfree
 from jaxnmc.report import files, plots, tables
@@ -73,7 +74,7 @@ class Sweep:
     sizes = (2, 256, 704) if smoke else sizes
     net = outline.matmulfree(*sizes, config.vocab_size)
     chip = hardware.loihi2(chips=sizes[0])
-    self.placed = placement.place(net, chip, head="host")
+    self.placed = place.place(net, chip, head="host")
     (self.block,) = set(net.steps_per_layer)
     parts = [outline.traffic(self.placed, p) for p in (range(64), [0])]
     counters = Counters.of(parts, self.placed)

@@ -22,15 +22,9 @@ import time
 
 from absl import app, flags
 
-from jaxnmc.chip import (
-  estimate,
-  hardware,
-  outline,
-  packing_few,
-  placement,
-  systems,
-  tiles,
-)
+from jaxnmc.chip import hardware, outline, systems
+from jaxnmc.chip.costs import estimate
+from jaxnmc.chip.placement import fewest, place, tiles
 from jaxnmc.errors import PlacementError, UserError
 from jaxnmc.report import files
 from jaxnmc.report import placement as report
@@ -102,7 +96,7 @@ def least(placed) -> int:
   net, used = placed.network, set(placed.tile_population.tolist())
   items = tiles.packing_items(net, placed.encodings)
   mine = [item for k, item in enumerate(items) if k in used]
-  return packing_few.least(mine, placed.hardware)
+  return fewest.least(mine, placed.hardware)
 
 
 def run(case: Case) -> tuple[dict, dict | None]:
@@ -114,7 +108,7 @@ def run(case: Case) -> tuple[dict, dict | None]:
     chip = hardware.loihi2(case.chips, **case.chip)
   row = {"case": case.name, "weights": weights_of(net), "refusal": None}
   try:
-    placed = placement.place(net, chip, **case.options)
+    placed = place.place(net, chip, **case.options)
   except PlacementError as error:
     row["seconds"] = time.perf_counter() - start
     return row | {"refusal": str(error)}, None

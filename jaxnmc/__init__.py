@@ -13,10 +13,10 @@ interpreter:
 
 from jaxnmc import chip, models, quantize
 from jaxnmc._version import __version__
-from jaxnmc.chip.cost import cost
-from jaxnmc.chip.loihi import loihi
+from jaxnmc.chip.costs.cost import cost
+from jaxnmc.chip.engines.loihi import loihi
 from jaxnmc.chip.network import network
-from jaxnmc.chip.placement import place
+from jaxnmc.chip.placement.place import place
 from jaxnmc.io.load import load
 from jaxnmc.models.model import Model
 from jaxnmc.ops.record import record

@@ -25,6 +25,15 @@ LAYERS = (
   ("report", "cli", "__main__", "__init__"),
 )
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+# The rooms of the machine, lowest first.
+CHIP = (
+  ("hardware", "network", "neurons"),
+  ("placement", "schedule", "synapses", "systems"),
+  ("routing",),
+  ("counting",),
+  ("circuits", "costs", "engines", "outline"),
+  ("presets", "__init__"),
+)
 
 # `import jaxnmc` and `from jaxnmc import load` ask for the public namespace,
 # which is built last.
@@ -112,6 +121,30 @@ def test_packages_do_not_import_in_a_circle():
 
   for name in sorted(edges):
     visit(name, ())
+
+
+def _room(name: str) -> str | None:
+  """The room of the machine that a dotted name is in."""
+  parts = name.split(".")
+  if parts[:2] != ["jaxnmc", "chip"] or len(parts) < 3:
+    return None
+  return parts[2]
+
+
+def test_rooms_of_the_machine_are_in_order():
+  rank = {name: i for i, rooms in enumerate(CHIP) for name in rooms}
+  files = [path for path in FILES if _member(path) == "chip"]
+  wrong = []
+  for path in files:
+    here = path.relative_to(PACKAGE / "chip").parts[0].removesuffix(".py")
+    assert here in rank, f"say in CHIP where {here} belongs"
+    for line, dotted in _imports(path):
+      there = _room(dotted)
+      # A name that jaxnmc.chip exports is no room.
+      if there in rank and there != here and rank[there] >= rank[here]:
+        wrong.append(f"{_name(path)}:{line} imports {dotted}")
+  assert len(files) > 50
+  assert wrong == []
 
 
 def test_the_library_stands_alone():

@@ -3,9 +3,9 @@
 import dataclasses
 
 from jaxnmc.chip import outline
-from jaxnmc.chip.cost import cost
-from jaxnmc.chip.counters import Counters
-from jaxnmc.chip.figures import Figure
+from jaxnmc.chip.costs.cost import cost
+from jaxnmc.chip.costs.figures import Figure
+from jaxnmc.chip.counting.counters import Counters
 from jaxnmc.errors import PlacementError
 from jaxnmc.models import matmulfree
 from loihi_paper import model, quoted

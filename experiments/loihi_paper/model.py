@@ -10,7 +10,7 @@ times the published seconds per synaptic operation. `jaxnmc.cost` has published
 floors in place of F, and links at their published rates as further terms of the
 maximum; here F, d and x are free, and three rows of Table 4 fix them. The
 fourth, prefill on one chip, is bound by the walk alone and needs none of them.
-Energy: `jaxnmc.chip.energy`.
+Energy: `jaxnmc.chip.costs.energy`.
 """
 
 import dataclasses
@@ -19,11 +19,12 @@ import itertools
 
 import numpy as np
 
-from jaxnmc.chip import energy as energies
-from jaxnmc.chip import hardware, outline, placement
-from jaxnmc.chip.cost import cost
-from jaxnmc.chip.counters import Counters
-from jaxnmc.chip.energy import Energy
+from jaxnmc.chip import hardware, outline
+from jaxnmc.chip.costs import energy as energies
+from jaxnmc.chip.costs.cost import cost
+from jaxnmc.chip.costs.energy import Energy
+from jaxnmc.chip.counting.counters import Counters
+from jaxnmc.chip.placement import place
 from jaxnmc.models import matmulfree
 from loihi_paper import quoted
 
@@ -84,7 +85,7 @@ class System:
     if hard:
       ((units, _),) = chip.fact("synapse_units").others
       chip = dataclasses.replace(chip, synapse_units=int(units))
-    self.placed = placement.place(net, chip, head="host")
+    self.placed = place.place(net, chip, head="host")
     self.layers, self.blocks = layers, blocks or layers
     (self.block,) = set(net.steps_per_layer)
     more = self.blocks - layers

@@ -10,7 +10,7 @@ import dataclasses
 import json
 
 from jaxnmc.chip import outline
-from jaxnmc.chip.figures import Figure
+from jaxnmc.chip.costs.figures import Figure
 from jaxnmc.models import matmulfree
 from loihi_paper import model, quoted
 

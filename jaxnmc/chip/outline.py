@@ -10,9 +10,9 @@ import types
 
 import numpy as np
 
-from jaxnmc.chip.counters import Segment, SynapseCount
+from jaxnmc.chip.counting.counters import Segment, SynapseCount
 from jaxnmc.chip.network import Network, Population, Port, Synapse
-from jaxnmc.chip.tiles import Placement
+from jaxnmc.chip.placement.tiles import Placement
 from jaxnmc.errors import UserError
 
 __all__ = ["FORMULATIONS", "Builder", "matmulfree", "ternary", "traffic"]

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxnmc.chip import outline, packing_few
-from jaxnmc.chip.encoding import dense_bits
-from jaxnmc.chip.estimate import pipelined_step
+from jaxnmc.chip import outline
+from jaxnmc.chip.costs.estimate import pipelined_step
 from jaxnmc.chip.hardware import Hardware
 from jaxnmc.chip.network import Network
-from jaxnmc.chip.packing import FanIn, Item, largest
-from jaxnmc.chip.placement import place
+from jaxnmc.chip.placement import fewest
+from jaxnmc.chip.placement.encoding import dense_bits
+from jaxnmc.chip.placement.packing import FanIn, Item, largest
+from jaxnmc.chip.placement.place import place
+from jaxnmc.chip.placement.tiles import Placement
 from jaxnmc.chip.systems import system
-from jaxnmc.chip.tiles import Placement
 from jaxnmc.errors import PlacementError
 from jaxnmc.ops.graph import Graph
 
@@ -216,7 +217,7 @@ def _cuts(
     total = Item(d, parts, 1, (FanIn(d, 1, 2),) * parts)  # what adds them up
     if largest(item, hardware) and largest(total, hardware):
       items = [item] * parts + [total]
-      bounds.append((packing_few.least(items, hardware), parts))
+      bounds.append((fewest.least(items, hardware), parts))
   return [parts for _, parts in sorted(bounds)[:_TRIED]]
 
 

@@ -1,8 +1,9 @@
 """`jaxnmc place`: does a model fit, and where does it go?"""
 
 import jaxnmc
-from jaxnmc.chip import encoding, outline, presets, systems
+from jaxnmc.chip import outline, presets, systems
 from jaxnmc.chip.network import Network
+from jaxnmc.chip.placement import encoding
 from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output
 from jaxnmc.errors import ConfigError

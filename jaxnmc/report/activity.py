@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxnmc.chip import energy as energies
-from jaxnmc.chip import histograms, pricing, work
-from jaxnmc.chip.constants import constants_of
-from jaxnmc.chip.counters import Counters
-from jaxnmc.chip.figures import Report
-from jaxnmc.chip.tiles import Placement
+from jaxnmc.chip.costs import energy as energies
+from jaxnmc.chip.costs import pricing, work
+from jaxnmc.chip.costs.constants import constants_of
+from jaxnmc.chip.costs.figures import Report
+from jaxnmc.chip.counting import histograms
+from jaxnmc.chip.counting.counters import Counters
+from jaxnmc.chip.placement.tiles import Placement
 
 __all__ = ["COLUMNS", "RATES", "collect", "core_messages", "messages"]
 __all__ += ["power", "steps"]

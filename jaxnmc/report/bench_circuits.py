@@ -16,9 +16,9 @@ import numpy as np
 
 from jaxnmc.chip.circuits import Circuit, Connection, Population, run
 from jaxnmc.chip.hardware import loihi2
-from jaxnmc.chip.lava_synapses import Dense
 from jaxnmc.chip.neurons import LIF
-from jaxnmc.chip.placement import place
+from jaxnmc.chip.placement.place import place
+from jaxnmc.chip.synapses import Dense
 
 DENSITY, LARGEST, THRESHOLD = 0.1, 60, 3600
 FULL_CHIP = 3584  # squared: 12,845,056 weights, a block of the 370M model

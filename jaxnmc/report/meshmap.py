@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from jaxnmc.chip import routes
-from jaxnmc.chip.links import LinkLoads, link_loads
+from jaxnmc.chip.routing import routes
+from jaxnmc.chip.routing.links import LinkLoads, link_loads
 from jaxnmc.errors import UserError
 from jaxnmc.report.tables import number
 from jaxnmc.report.trace import link_name

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jaxnmc
-from jaxnmc.chip import estimate, schedule, systems
+from jaxnmc.chip import schedule, systems
+from jaxnmc.chip.costs import estimate
 from jaxnmc.errors import PlacementError
 from jaxnmc.report import tables
 

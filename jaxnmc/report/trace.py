@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxnmc.chip import folding, pricing
-from jaxnmc.chip.constants import constants_of
-from jaxnmc.chip.folding import Segment
-from jaxnmc.chip.links import LinkLoads, link_loads
-from jaxnmc.chip.tiles import Placement
-from jaxnmc.chip.timing import Forms
+from jaxnmc.chip.costs import pricing
+from jaxnmc.chip.costs.constants import constants_of
+from jaxnmc.chip.costs.timing import Forms
+from jaxnmc.chip.counting import folding
+from jaxnmc.chip.counting.folding import Segment
+from jaxnmc.chip.placement.tiles import Placement
+from jaxnmc.chip.routing.links import LinkLoads, link_loads
 from jaxnmc.errors import ConfigError, UserError
 
 __all__ = ["MAX_EVENTS", "STEPS", "Recorder", "trace"]

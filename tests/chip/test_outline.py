@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import jaxnmc as nmc
-from jaxnmc.chip import network, outline, placement
+from jaxnmc.chip import network, outline
+from jaxnmc.chip.placement import place
 from jaxnmc.errors import UserError
 from tests.chip.tiny import TINY, tiny_model
 
@@ -40,7 +41,7 @@ def test_outline_is_the_recorded_network(norm):
   assert net.steps_per_token == recorded.steps_per_token
   # Placed alike, too: the same cuts and the same walk at every depth.
   chip = nmc.chip.loihi2(chips=2, cores_per_chip=5)
-  one, two = (placement.place(n, chip, head="host") for n in (net, recorded))
+  one, two = (place.place(n, chip, head="host") for n in (net, recorded))
   assert [t.width for t in one.tiles] == [t.width for t in two.tiles]
   np.testing.assert_array_equal(one.walk, two.walk)
 
@@ -57,7 +58,7 @@ def test_gate_norm_fused_saves_two_steps():
 
 def test_share_of_the_messages():
   chip = nmc.chip.loihi2(chips=2, cores_per_chip=5)
-  placed = placement.place(outline.matmulfree(2, 16, 24, 32), chip)
+  placed = place.place(outline.matmulfree(2, 16, 24, 32), chip)
   full, half = (
     outline.traffic(placed, [0, 1], share=s).counts for s in (1.0, 0.5)
   )

@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxnmc.chip import estimate, hardware, placement, presets
+from jaxnmc.chip import hardware, presets
+from jaxnmc.chip.costs import estimate
+from jaxnmc.chip.placement import place
 from jaxnmc.errors import PlacementError
 from tests.chip import synthetic
-from tests.chip.test_placement import check
+from tests.chip.placement.test_place import check
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def test_24_chips_for_blocks_and_7_for_the_head(placed):
 def test_head_and_embedding_leave_the_throughput(placed):
   """A.4.1: "thus we expect throughput to stay as reported"."""
   net = placed.network
-  blocks = placement.place(net, hardware.loihi2(chips=24), head="host")
+  blocks = place.place(net, hardware.loihi2(chips=24), head="host")
   without = estimate.pipelined_step(blocks)
   assert estimate.pipelined_step(placed) == without
   np.testing.assert_allclose(without, 1 / 13965, rtol=0.05)  # Table 4, 1 chip
@@ -90,7 +92,7 @@ def test_embedding_at_its_true_count():
   # It is a placement like any other, with every weight on a core.
   net = presets.embedding_network(vocab, d, 16, rows[16]["parts"])
   whole = dataclasses.replace(chip, chips=100)
-  placed = placement.place(net, whole, head="chip", objective="memory")
+  placed = place.place(net, whole, head="chip", objective="memory")
   check(placed)
   assert len(placed.used_cores) == rows[16]["cores"]
   dense = [s for s in net.synapses if s.kind == "dense"]
@@ -120,15 +122,15 @@ def test_other_networks_and_names(placed):
 def test_numbers_of_chips_that_cannot_be(options, text):
   net = synthetic.matmulfree(layers=2, d=8, i=12, vocab=100)
   with pytest.raises(PlacementError, match=text):
-    placement.place(net, hardware.loihi2(chips=7), **options)
+    place.place(net, hardware.loihi2(chips=7), **options)
 
 
 def test_only_one_number_given():
   net = synthetic.matmulfree(layers=2, d=32, i=48, vocab=3000)
   chip = hardware.loihi2(chips=9, cores_per_chip=8)
-  layers = placement.place(net, chip, layer_chips=2)
+  layers = place.place(net, chip, layer_chips=2)
   assert (layers.policy["head"], len(layers.chips)) == ("host", 4)
-  head = placement.place(net, chip, head_chips=3)
+  head = place.place(net, chip, head_chips=3)
   assert (head.policy["head"], len(head.chips)) == ("chip", 5)
   check(layers)
   check(head)

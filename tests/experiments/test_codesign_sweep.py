@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy import testing as npt
 
-from jaxnmc.chip.pricing import price
+from jaxnmc.chip.costs.pricing import price
 
 
 @pytest.fixture(scope="module")

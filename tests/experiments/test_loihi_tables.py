@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy import testing as npt
 
-from jaxnmc.chip import constants, pricing, work
-from jaxnmc.chip import energy as energies
+from jaxnmc.chip.costs import constants, pricing, work
+from jaxnmc.chip.costs import energy as energies
 
 # Table 4 as printed: tokens/s, mJ/token.
 TABLE4 = {

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from numpy import testing as npt
 
-from jaxnmc.chip import hardware, placement
-from jaxnmc.chip.cost import cost
-from jaxnmc.chip.counters import Counters
-from jaxnmc.chip.histograms import Histogram
+from jaxnmc.chip import hardware
+from jaxnmc.chip.costs.cost import cost
+from jaxnmc.chip.counting.counters import Counters
+from jaxnmc.chip.counting.histograms import Histogram
+from jaxnmc.chip.placement import place
 from jaxnmc.errors import MissingExtra
 from jaxnmc.report import activity, charts, files, meshmap, plots
 from tests.chip import synthetic
@@ -24,7 +25,7 @@ MODES = {"prompt": "prefill", "writing": "generate"}
 def run():
   """A placement, and counters of a prompt and two tokens."""
   net = synthetic.matmulfree(layers=2, d=16, i=24, vocab=32)
-  placed = placement.place(net, hardware.loihi2(chips=3, cores_per_chip=30))
+  placed = place.place(net, hardware.loihi2(chips=3, cores_per_chip=30))
   parts = [synthetic.traffic(placed, range(6), seed=1)]
   parts += [synthetic.traffic(placed, [0], seed=s) for s in (2, 3)]
   sent = np.array([0, 1, 4, 7, 8])

@@ -9,10 +9,11 @@ from html import unescape
 import numpy as np
 import pytest
 
-from jaxnmc.chip import hardware, placement
-from jaxnmc.chip.cost import cost
-from jaxnmc.chip.counters import Counters
-from jaxnmc.chip.histograms import Histogram
+from jaxnmc.chip import hardware
+from jaxnmc.chip.costs.cost import cost
+from jaxnmc.chip.counting.counters import Counters
+from jaxnmc.chip.counting.histograms import Histogram
+from jaxnmc.chip.placement import place
 from jaxnmc.report import activity, charts, html, meshmap
 from tests.chip import synthetic
 
@@ -69,7 +70,7 @@ def _look(page: str, tmp_path, width: int) -> dict:
 def page():
   """All charts of a run on three chips."""
   net = synthetic.matmulfree(layers=2, d=16, i=24, vocab=32)
-  placed = placement.place(net, hardware.loihi2(chips=3, cores_per_chip=30))
+  placed = place.place(net, hardware.loihi2(chips=3, cores_per_chip=30))
   parts = [synthetic.traffic(placed, range(90), seed=1)]
   parts += [synthetic.traffic(placed, [0], seed=s) for s in range(9)]
   bits = np.arange(33) ** 3

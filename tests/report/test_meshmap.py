@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from numpy import testing as npt
 
-from jaxnmc.chip import hardware, links, placement
-from jaxnmc.chip.counters import Counters
+from jaxnmc.chip import hardware
+from jaxnmc.chip.counting.counters import Counters
+from jaxnmc.chip.placement import place
+from jaxnmc.chip.routing import links
 from jaxnmc.report import meshmap
 from tests.chip import synthetic
 
@@ -18,7 +20,7 @@ from tests.chip import synthetic
 @pytest.fixture(scope="module")
 def run():
   net = synthetic.matmulfree(layers=2, d=16, i=24, vocab=32)
-  placed = placement.place(net, hardware.loihi2(chips=3, cores_per_chip=30))
+  placed = place.place(net, hardware.loihi2(chips=3, cores_per_chip=30))
   return placed, Counters.of([synthetic.traffic(placed, range(4))], placed)
 
 
@@ -88,7 +90,7 @@ def test_without_routes_the_cores_are_drawn(run):
 
 def test_a_chip_that_has_no_mesh_is_said_so(run):
   net = run[0].network
-  placed = placement.place(net, hardware.loihi2(cores_per_chip=200))
+  placed = place.place(net, hardware.loihi2(cores_per_chip=200))
   counted = Counters.of([synthetic.traffic(placed, [0])], placed)
   data = meshmap.collect(counted, placed)
   assert "128 places" in meshmap.draw(data)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from jaxnmc.chip import outline, placement, presets, systems
+from jaxnmc.chip import outline, presets, systems
 from jaxnmc.chip.hardware import loihi2
+from jaxnmc.chip.placement import place
 from jaxnmc.errors import PlacementError
 from jaxnmc.report import placement as report
 from jaxnmc.report import tables
@@ -19,7 +20,7 @@ def _text(capsys, *shown):
 @pytest.fixture(scope="module")
 def placed():
   net = outline.matmulfree(90, 8, 12, 200)
-  return placement.place(net, loihi2(chips=92), head_chips=2)
+  return place.place(net, loihi2(chips=92), head_chips=2)
 
 
 def test_equal_neighbours_are_one_row(placed):
@@ -49,7 +50,7 @@ def test_unequal_chips_are_put_together_in_equal_numbers(placed):
 
 def test_a_thousand_chips_fit_a_terminal(capsys):
   net = outline.matmulfree(1000, 16, 24, 32)
-  found = placement.place(net, systems.system("Hala Point"))
+  found = place.place(net, systems.system("Hala Point"))
   text = _text(capsys, report.chip_table(report.summary(found)))
   lines = text.splitlines()
   assert len(lines) < report.MOST_ROWS + 10
@@ -80,7 +81,7 @@ def test_systems_beside_what_is_published(capsys):
 def test_as_few_chips_as_do_for_either_objective():
   net = outline.matmulfree(6, 64, 96, 64)
   found = {}
-  for objective in placement.OBJECTIVES:
+  for objective in place.OBJECTIVES:
     placed = report.on_chips(net, objective=objective, head="chip")
     found[objective] = placed.hardware.chips
     assert len(placed.chips) == placed.hardware.chips

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from numpy import testing as npt
 
-from jaxnmc.chip import folding, hardware, links, placement, timing
+from jaxnmc.chip import hardware
+from jaxnmc.chip.costs import timing
+from jaxnmc.chip.counting import folding
+from jaxnmc.chip.placement import place
+from jaxnmc.chip.routing import links
 from jaxnmc.errors import ConfigError, UserError
 from jaxnmc.report import trace
 from tests.chip import synthetic
@@ -17,7 +21,7 @@ from tests.chip import synthetic
 @pytest.fixture(scope="module")
 def placed():
   net = synthetic.matmulfree(layers=2, d=16, i=24, vocab=32, seed=1)
-  return placement.place(net, hardware.loihi2(chips=3, cores_per_chip=5))
+  return place.place(net, hardware.loihi2(chips=3, cores_per_chip=5))
 
 
 def _bars(data, cat):

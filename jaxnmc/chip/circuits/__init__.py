@@ -2,7 +2,7 @@
 
 A language model is recorded and placed as a graph whose tokens flow one way
 (`jaxnmc.chip.network`).  A circuit is written down by hand: populations of
-`jaxnmc.chip.neurons` joined by `jaxnmc.chip.lava_synapses`, which step
+`jaxnmc.chip.neurons` joined by `jaxnmc.chip.synapses.lava`, which step
 together, whatever the loops.  Placement, counters and costs are the same.
 """
 

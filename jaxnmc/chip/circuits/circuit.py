@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnmc.chip.lava_synapses import WORD, Dense, Sparse
 from jaxnmc.chip.network import Network, Port, Synapse
 from jaxnmc.chip.network import Population as Placed
 from jaxnmc.chip.neurons import checks
+from jaxnmc.chip.synapses.lava import WORD, Dense, Sparse
 from jaxnmc.errors import ConfigError
 
 __all__ = ["Circuit", "Connection", "Input", "Population"]

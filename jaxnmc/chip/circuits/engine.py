@@ -16,12 +16,12 @@ from flax import struct
 from jax import lax
 from jax import numpy as jnp
 
-from jaxnmc.chip import traffic
 from jaxnmc.chip.circuits import limits
 from jaxnmc.chip.circuits.circuit import Circuit
-from jaxnmc.chip.counters import Counters, Segment
-from jaxnmc.chip.folding import SynapseCount
-from jaxnmc.chip.tiles import Placement
+from jaxnmc.chip.counting.counters import Counters, Segment
+from jaxnmc.chip.counting.folding import SynapseCount
+from jaxnmc.chip.placement.tiles import Placement
+from jaxnmc.chip.routing import traffic
 from jaxnmc.errors import ConfigError, FormatError
 
 CHUNK = 256

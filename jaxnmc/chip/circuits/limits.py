@@ -13,8 +13,8 @@ these bounds do not rule it out:
 import dataclasses
 
 from jaxnmc.chip.circuits.circuit import Circuit, Connection
-from jaxnmc.chip.lava_synapses import WORD
 from jaxnmc.chip.neurons import checks
+from jaxnmc.chip.synapses.lava import WORD
 
 __all__ = ["Hazard", "hazards", "largest", "reach"]
 

@@ -9,7 +9,7 @@ import jaxnmc as nmc
 from jaxnmc.chip import neurons
 from jaxnmc.chip.circuits import Circuit, Connection, Input, Population, run
 from jaxnmc.chip.circuits.limits import hazards
-from jaxnmc.chip.lava_synapses import Dense, Sparse
+from jaxnmc.chip.synapses import Dense, Sparse
 from jaxnmc.errors import ConfigError, FormatError, PlacementError
 from tests.chip.circuits import oracle
 from tests.chip.neurons import rules

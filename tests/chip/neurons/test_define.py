@@ -13,7 +13,7 @@ from jax import numpy as jnp
 import jaxnmc as nmc
 from jaxnmc.chip import neurons
 from jaxnmc.chip.circuits import Circuit, Connection, Input, Population, run
-from jaxnmc.chip.lava_synapses import Dense
+from jaxnmc.chip.synapses import Dense
 from jaxnmc.errors import ConfigError, FormatError, PlacementError
 from jaxnmc.quantize import Format
 from tests.chip.neurons.kinds import ints

@@ -9,7 +9,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from jaxnmc.chip import neurons
-from jaxnmc.chip.lava_synapses import Dense, Sparse
+from jaxnmc.chip.synapses import Dense, Sparse
 from jaxnmc.numerics import rsqrt
 
 # What each test compares, by file; the rest of the arrays are inputs.

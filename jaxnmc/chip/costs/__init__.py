@@ -1,0 +1,1 @@
+"""Time, power and energy of what was counted, from sourced constants."""

@@ -1,0 +1,1 @@
+"""Counters of a run: events by tile, folded to steps and totals."""

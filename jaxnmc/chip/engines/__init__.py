@@ -1,0 +1,1 @@
+"""What runs a placed model: the functional and the stepped engine."""

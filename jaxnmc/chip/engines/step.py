@@ -1,0 +1,286 @@
+"""One time step of the machine, and the loop over steps.
+
+    1. every tile reads its accumulators and runs its neuron program;
+    2. values of named sites become messages where a token is present;
+    3. synapses add them to accumulators, which are read in the next step.
+
+A token clock (`valid[d]`: a token is at depth d now) gates every state write
+and every message; it cannot be inferred from arrivals, because zero is not
+sent.  On several devices the messages are exchanged between 2 and 3
+(`chip.sharding`).
+"""
+
+import functools
+
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+from jax.sharding import NamedSharding
+
+from jaxnmc.chip.engines import checking
+from jaxnmc.chip.engines.arrays import (
+  Seen,
+  State,
+  Weights,
+  seen_specs,
+  state_axes,
+  weight_axes,
+)
+from jaxnmc.chip.engines.machine import Class, Group, Machine
+from jaxnmc.chip.engines.program import run_tile
+from jaxnmc.chip.engines.sharding import WHOLE, Spread, Value
+from jaxnmc.chip.routing.traffic import synops
+from jaxnmc.kernels.ternary import batched_ternary_matmul
+
+
+def clock(before: jax.Array, injected) -> jax.Array:
+  """The token clock one step later: bool[depths].
+
+  Args:
+    before: the clock.
+    injected: (bool[] whether a token enters, int32[width] its row).
+  """
+  here, _ = injected
+  return jnp.concatenate([here[None], before[:-1]])
+
+
+def updated(gate: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+  """A state word, int32[M, K, n]: new where a token is, bool[M], else old."""
+  return jnp.where(gate[:, None, None], new, old)
+
+
+def messages(gate: jax.Array, real: jax.Array, x: jax.Array) -> jax.Array:
+  """What neurons send, int32[M, K, n]: nothing without a token or a neuron.
+
+  Args:
+    gate: bool[M], whether a token is there.
+    real: bool[M, K, n], False for padding.
+    x: int32[M, K, n], values of the site.
+  """
+  return jnp.where(gate[:, None, None] & real, x, 0)
+
+
+def _neurons(cls: Class, valid, ports, waits, states, consts, scalars, depths):
+  """Runs the programs of a class: vmapped over members and cores."""
+  tile = functools.partial(run_tile, cls.program, cls.fixed)
+  over_tiles = jax.vmap(tile, in_axes=(0, 0, 0, 0, None))
+  values, waits, fresh = jax.vmap(over_tiles)(
+    ports, waits, states, consts, scalars
+  )
+  if not fresh:
+    return values, tuple(waits), states
+  kept = [
+    updated(valid[depths[:, i]], new, states[:, :, word])
+    for word, (i, new) in enumerate(zip(cls.program.updates, fresh))
+  ]
+  return values, tuple(waits), jnp.stack(kept, axis=2)
+
+
+def _flat(cls: Class, x: jax.Array) -> jax.Array:
+  """Neurons in order: [M, K, n] -> [M, width]."""
+  return x.reshape(x.shape[0], -1)[:, : cls.width]
+
+
+def _exchange(spread: Spread, sent) -> dict[Value, jax.Array]:
+  """Messages of all devices, in one collective: value -> int32[M, width]."""
+  keys = sorted(spread.gathered)
+  if not keys:
+    return {}
+  parts = [sent[key].reshape(-1) for key in keys]
+  own = jnp.concatenate(parts)
+  rows = lax.all_gather(own, spread.name)
+  ends = np.cumsum([len(part) for part in parts])[:-1]
+  found = {}
+  for key, part in zip(keys, jnp.split(rows, ends, axis=1)):
+    cls, axis = spread.machine.classes[key[0]], spread.classes[key[0]].axis
+    part = part.reshape(-1, *sent[key].shape)
+    part = jnp.moveaxis(part, 0, axis)  # devices beside what they split
+    part = part.reshape(*spread.classes[key[0]].shape, cls.size)
+    found[key] = _flat(cls, part)
+  return found
+
+
+def _to_real_rows(x: jax.Array, dst: jax.Array, members: int) -> jax.Array:
+  """Messages int32[P, width] of each pair, 0 where the pair is padding."""
+  return jnp.where((dst < members)[:, None], x, 0)
+
+
+def _arrive(spread: Spread, group: Group, x, weights, shape) -> jax.Array:
+  """What a group adds to accumulators, int32[P, K, n].
+
+  Args:
+    spread: the machine.
+    group: synapses.
+    x: int32[P, src width], messages of the source of each pair.
+    weights: int8[P, K, n, src width] or None.
+    shape: (K, n) of the target on this device.
+  """
+  shape = (x.shape[0], *shape)
+  if group.kind == "dense":
+    codes = weights.reshape(x.shape[0], -1, x.shape[1])
+    return batched_ternary_matmul(x, codes).reshape(shape)
+  if group.kind == "reduce":
+    total = jnp.sum(x, axis=-1, dtype=jnp.int32)
+    return jnp.broadcast_to(total[:, None, None], shape)
+  if group.kind == "gather":
+    return jnp.broadcast_to(x[:, :, None], shape)
+  split = spread.classes[group.target]
+  tiles, size = split.shape[1], shape[2]
+  spare = tiles * size - x.shape[1]
+  x = jnp.pad(x, ((0, 0), (0, spare))).reshape(x.shape[0], tiles, size)
+  if tiles == shape[1]:
+    return x
+  first = lax.axis_index(spread.name) * shape[1]
+  return lax.dynamic_slice_in_dim(x, first, shape[1], axis=1)
+
+
+def _each(group: Group, x, sums, nonzero) -> jax.Array | None:
+  """Counts that depend on where zeros are: see `Seen.each`."""
+  if group.kind == "dense":
+    return jax.vmap(synops)((x != 0).astype(jnp.int32), nonzero)
+  if group.kind == "relay":
+    return jnp.sum((sums != 0).astype(jnp.int32), axis=-1, dtype=jnp.int32)
+  return None
+
+
+def step(
+  spread: Spread, checked: bool, weights: Weights, state: State, injected
+):
+  """Advances all cores by one time step.
+
+  Args:
+    spread: static layout; on a mesh this is what one device does.
+    checked: also return the extremes of messages and sums.
+    weights: its constants.
+    state: what the cores remember.
+    injected: (bool[] whether a token is injected now, int32[width] its row).
+
+  Returns:
+    (state, `Seen`).
+  """
+  machine = spread.machine
+  valid = clock(state.valid, injected)
+  values, waits, states = [], [], []
+  for c, cls in enumerate(machine.classes):
+    out = _neurons(
+      *(cls, valid, state.ports[c], state.waits[c], state.states[c]),
+      *(weights.consts[c], weights.scalars[c], weights.depths[c]),
+    )
+    values.append(out[0])
+    waits.append(out[1])
+    states.append(out[2])
+
+  sent = {}
+  for c, value in {**dict.fromkeys(spread.sent), **_tapped(machine)}:
+    gate = valid[weights.depths[c][:, value]]
+    sent[c, value] = messages(gate, weights.real[c], values[c][value])
+  everywhere = _exchange(spread, sent)
+
+  ports = [jnp.zeros_like(p) for p in state.ports]
+  each, extremes = [], []
+  if checked:
+    extremes = [checking.of_messages(sent[key]) for key in spread.sent]
+  for g, (group, split) in enumerate(zip(machine.groups, spread.groups)):
+    if group.source is None:
+      here, row = injected
+      x = jnp.where(here, row, 0)[None]
+    elif split.local:
+      cls = machine.classes[group.source]
+      x = _flat(cls, sent[group.source, group.value])
+    else:
+      x = everywhere[group.source, group.value]
+    target, to = ports[group.target], weights.dst[g]
+    x = _to_real_rows(x[weights.src[g]], to, target.shape[0])
+    shape = (target.shape[1], target.shape[3])
+    sums = _arrive(spread, group, x, weights.weights[g], shape)
+    ports[group.target] = target.at[to, :, group.port].set(sums, mode="drop")
+    each.append(_each(group, x, sums, weights.nonzero[g]))
+    if checked:
+      real = weights.real[group.target].at[to].get(mode="clip")
+      limbs = checking.wide_sums(group.kind, x, sums, weights.weights[g])
+      extremes.append(checking.of_sums(limbs, real))
+
+  def tapped(tap):
+    split = spread.classes[tap.cls]
+    key = tap.cls, tap.value
+    found = everywhere.get(key)
+    if found is None:
+      found = _flat(machine.classes[tap.cls], sent[key])
+    return found[int(split.slots[tap.member])]
+
+  seen = Seen(
+    tuple(tapped(tap) for tap in machine.taps),
+    tuple(
+      jnp.sum((sent[key] != 0).astype(jnp.int32), axis=-1, dtype=jnp.int32)
+      for key in spread.sent
+    ),
+    tuple(each),
+    tuple(extremes),
+  )
+  state = State(valid, tuple(ports), tuple(waits), tuple(states))
+  return state, seen
+
+
+def _tapped(machine: Machine) -> dict[Value, None]:
+  return dict.fromkeys((tap.cls, tap.value) for tap in machine.taps)
+
+
+# --- the loop
+
+
+def _loop(spread, checked, weights, state, injected, steps):
+  """The first `steps` of the steps in `injected`."""
+  body = functools.partial(step, spread, checked, weights)
+  at = lambda i: jax.tree.map(lambda x: x[i], injected)
+  _, shapes = jax.eval_shape(body, state, at(0))
+  length = len(injected[0])
+  seen = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), shapes)
+
+  def one(i, carry):
+    state, seen = carry
+    state, now = body(state, at(i))
+    return state, jax.tree.map(lambda all, x: all.at[i].set(x), seen, now)
+
+  return lax.fori_loop(0, steps, one, (state, seen))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def run_chunk(
+  spread: Spread,
+  checked: bool,
+  weights: Weights,
+  state: State,
+  injected,
+  steps,
+):
+  """Steps a chunk: one compiled program for any number of steps.
+
+  Args:
+    spread: static layout.
+    checked: see `step`.
+    weights: constants.
+    state: donated.
+    injected: (bool[S], int32[S, width]).
+    steps: int32[], how many of the S steps to take.
+
+  Returns:
+    (state, `Seen` with a leading axis of S; zeros after the last step).
+  """
+  loop = functools.partial(_loop, spread, checked)
+  if spread.mesh is None:
+    return loop(weights, state, injected, steps)
+  spec = lambda axes: jax.tree.map(spread.spec, axes)
+  at_weights, at_state = spec(weight_axes(spread)), spec(state_axes(spread))
+  whole = spread.spec(WHOLE)
+  # Taps are equal on all devices, which their types cannot say.
+  state, seen = jax.shard_map(
+    loop,
+    mesh=spread.mesh,
+    in_specs=(at_weights, at_state, (whole, whole), whole),
+    out_specs=(at_state, seen_specs(spread, checked)),
+    check_vma=False,
+  )(weights, state, injected, steps)
+  # The host of every process reads what was seen on all devices.
+  same = NamedSharding(spread.mesh, whole)
+  return state, lax.with_sharding_constraint(seen, same)

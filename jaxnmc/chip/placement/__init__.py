@@ -1,0 +1,1 @@
+"""Which neuron lies on which core: tiles, packing, storage, presets."""

@@ -1,0 +1,1 @@
+"""Messages: which are sent, on which links between cores and chips."""
