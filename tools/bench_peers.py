@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 
 import numpy as np
@@ -261,7 +262,8 @@ def render(found: dict) -> str:
   if any(row["same_spikes"] for row in found["rows"]):
     lines.append("= as many spikes as ours in the first stretch")
   for left in found["left_out"]:
-    lines.append(f"{left['row']}: {left['reason']}")
+    told = f"{left['row']}: {left['reason']}"
+    lines.append(textwrap.fill(told, 80, subsequent_indent="  "))
   return "\n".join(lines)
 
 

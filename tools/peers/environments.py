@@ -82,7 +82,9 @@ def prepare(peer: Peer, folder: pathlib.Path, say=print) -> str:
   if python.exists() and _installed(python, peer.requires):
     return str(python)
   say(f"{peer.name}: installing {', '.join(peer.requires)}")
-  commands = [[str(python), "-m", "pip", "install", "-q", *peer.requires]]
+  # `frame` needs numpy, whatever the peer needs.
+  wanted = ["numpy", *peer.requires]
+  commands = [[str(python), "-m", "pip", "install", "-q", *wanted]]
   if not python.exists():
     base = find_python(peer.python)
     commands.insert(0, [base, "-m", "venv", str(place)])
