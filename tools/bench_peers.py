@@ -283,7 +283,8 @@ def bench(wanted: list[Wanted], environments: pathlib.Path, repeats: int):
   def say(text: str) -> None:
     print(f"[{time.monotonic() - begin:5.0f} s] {text}", file=sys.stderr)
 
-  before, rows, left_out, done = os.getloadavg()[0], [], [], 0
+  before, commit = os.getloadavg()[0], _commit()
+  rows, left_out, done = [], [], 0
   with tempfile.TemporaryDirectory() as name:
     for n in dict.fromkeys(x.n for x in wanted):
       with Bench(pathlib.Path(name), environments, say) as run:
@@ -302,7 +303,7 @@ def bench(wanted: list[Wanted], environments: pathlib.Path, repeats: int):
     "repeats": repeats,
     "load_average": {"before": before, "after": os.getloadavg()[0]},
     "cores": os.cpu_count(),
-    "commit": _commit(),
+    "commit": commit,
     "seed": _SEED,
     "versions": provenance.versions(),
   }

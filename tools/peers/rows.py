@@ -13,7 +13,8 @@ class Peer:
   Attributes:
     name: as in `--peers` and the table.
     driver: file beside this one, without `.py`.
-    activities: shares of firing neurons to ask for, those of published rows.
+    activities: thresholds of drive per step; near the share of firing neurons,
+      which is less for large ones, as what is over the threshold is lost.
     variant: which row of a driver with several.
     requires: what pip installs; none runs in the tool's own Python.
     env: folder of the environment; peers that agree share one.
@@ -42,7 +43,7 @@ PEERS = (
   Peer(
     "brian2loihi",
     "run_brian2loihi",
-    (0.5,),
+    (0.97,),  # a neuron rests for a step after each spike
     requires=("brian2-loihi==0.5.2", _OLD_NUMPY),
     env="numpy1",
     steps=200,
@@ -68,7 +69,7 @@ PEERS = (
     steps=200,
   ),
   Peer("snntorch", "run_snntorch", (0.06,), requires=("snntorch==1.0.0",)),
-  Peer("norse", "run_norse", (0.5,), requires=("norse==1.1.0",)),
+  Peer("norse", "run_norse", (0.6,), requires=("norse==1.1.0",)),
   Peer(
     "nengo-loihi",
     "run_nengo_loihi",
@@ -83,7 +84,7 @@ PEERS = (
     requires=("sanafe==2.2.9",),
     steps=200,
   ),
-  Peer("jax-float32", "plain_jax", (0.06, 0.5), "float32"),
+  Peer("jax-float32", "plain_jax", (0.06, 0.6), "float32"),
   Peer("jax-int32", "plain_jax", (0.12,), "int32", steps=200),
 )
 OURS = Peer("jaxnmc", "jaxnmc_circuit", ())
