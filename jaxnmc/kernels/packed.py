@@ -63,7 +63,7 @@ def product(
     int32[m, n].
   """
   call = jax.ffi.ffi_call(
-    native.TARGET,
+    native.TERNARY,
     jax.ShapeDtypeStruct((x.shape[0], packed.shape[1]), jnp.int32),
     vmap_method="expand_dims",
   )

@@ -18,6 +18,7 @@ from flax import struct
 from jax import lax
 from jax import numpy as jnp
 
+from jaxnmc.kernels import native
 from jaxnmc.numerics.weights import Stored
 
 # An entry of a list costs as much as this many positions of a row.
@@ -182,6 +183,23 @@ def walk(stored: Table, messages: jax.Array) -> jax.Array:
   Returns:
     int32[out]; sums wrap like int32 where they do not fit.
   """
+  if isinstance(stored, Rows) and native.available():
+    return native_walk(stored, messages)
+  return xla_walk(stored, messages)
+
+
+def native_walk(stored: Rows, messages: jax.Array) -> jax.Array:
+  """`walk` by the native kernel: it knows who sends without a list."""
+  call = jax.ffi.ffi_call(
+    native.WALK,
+    jax.ShapeDtypeStruct((stored.shape[0],), jnp.int32),
+    vmap_method="sequential",
+  )
+  return call(messages, jnp.asarray(stored.weight)) << stored.shift
+
+
+def xla_walk(stored: Table, messages: jax.Array) -> jax.Array:
+  """`walk` by a loop over the messages there are, on any device."""
   index, count = events(messages)
 
   def one(i, sums):

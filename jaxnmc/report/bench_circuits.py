@@ -35,18 +35,21 @@ def recurrent(n: int, activity: float, seed: int = 0) -> Circuit:
   rng = np.random.default_rng(seed)
   weights = 2 * rng.integers(-LARGEST // 2, LARGEST // 2 + 1, (n, n))
   weights[rng.random((n, n)) >= DENSITY] = 0
-  return _driven(weights, activity, rng)
+  return _driven(Dense.of(weights), activity, rng)
 
 
 def full_chip(activity: float, n: int = FULL_CHIP, seed: int = 0) -> Circuit:
   """As many ternary weights as a block of the 370M model has."""
   rng = np.random.default_rng(seed)
-  # Every weight is stored and walked, whether it is zero or not.
-  return _driven(2 * rng.integers(-1, 2, (n, n)), activity, rng)
+  # Two bits keep -128, 0 and 128, which the exponent makes -1, 0 and 1. Every
+  # weight is stored and walked, whether it is zero or not.
+  weights = 128 * rng.integers(-1, 2, (n, n))
+  synapse = Dense.of(weights, num_weight_bits=2, weight_exp=-7)
+  return _driven(synapse, activity, rng)
 
 
-def _driven(weights: np.ndarray, activity: float, rng) -> Circuit:
-  n = len(weights)
+def _driven(synapse: Dense, activity: float, rng) -> Circuit:
+  n, _ = synapse.shape
   drive = rng.uniform(0.8, 1.2, n) * min(activity, 1) * THRESHOLD
   drive = np.clip(np.rint(drive), 1, 4095).astype(int)
   if activity >= 1:
@@ -57,7 +60,7 @@ def _driven(weights: np.ndarray, activity: float, rng) -> Circuit:
     bias_mant=tuple(drive.tolist()),
     bias_exp=6,
   )
-  wires = [Connection("lif", "lif", Dense.of(weights))]
+  wires = [Connection("lif", "lif", synapse)]
   return Circuit({"lif": Population(lif, n)}, wires)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import numpy as jnp
 
-from jaxnmc.kernels import walk
+from jaxnmc.kernels import native, walk
 
 LIMITS = {"int8": 127, "int16": 2**15 - 1, "int32": 2**20}
 
@@ -23,6 +23,42 @@ def entries(rng, out, source, fan_out, largest, step=1):
   )
   order = rng.permutation(len(origin))
   return target[order], origin[order], weight[order]
+
+
+def forms(stored):
+  """Every way to walk a table here."""
+  both = isinstance(stored, walk.Rows) and native.available()
+  return [walk.xla_walk, walk.walk] + [walk.native_walk] * both
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32])
+@pytest.mark.parametrize("shape", [(300, 255), (900, 257), (2000, 1030)])
+def test_the_native_walk_in_strips_and_threads(kind, shape):
+  if not native.available():
+    pytest.skip("the native kernels cannot be built here (see doctor)")
+  rng = np.random.default_rng(0)
+  most = min(np.iinfo(kind).max, 10**5)
+  weights = rng.integers(-most, most + 1, shape, kind)
+  stored = walk.Rows(jnp.asarray(weights), 0)
+  for share in (0.0, 0.01, 0.5, 1.0):
+    sent = (rng.random(shape[0]) < share) * rng.integers(-2, 3, shape[0])
+    found = walk.native_walk(stored, jnp.asarray(sent, jnp.int32))
+    exact = sent.astype(np.int64) @ weights.astype(np.int64)
+    assert (np.asarray(found) == exact).all()
+
+
+def test_which_walk_is_taken(monkeypatch):
+  rows, lists = walk.of_matrix(np.ones((3, 3), int)), None
+  lists = walk.table([0], [0], [1], (40, 3))
+  assert isinstance(lists, walk.Lists)
+  call = lambda t: str(
+    jax.make_jaxpr(lambda m: walk.walk(t, m))(jnp.zeros(3, jnp.int32))
+  )
+  monkeypatch.setattr(native, "available", lambda: True)
+  assert "ffi_call" in call(rows)
+  assert "ffi_call" not in call(lists)
+  monkeypatch.setattr(native, "available", lambda: False)
+  assert "ffi_call" not in call(rows)
 
 
 def by_hand(target, source, weight, shape, messages):
@@ -46,9 +82,11 @@ def test_sums_are_those_of_python(kind, out, fan_out, data):
     data.draw(st.one_of(st.just(0), st.integers(-largest, largest)))
     for _ in range(9)
   ]
-  sums = walk.walk(stored, jnp.array(messages, jnp.int32))
-  assert sums.dtype == jnp.int32
-  assert sums.tolist() == by_hand(*found, (out, 9), messages)
+  want = by_hand(*found, (out, 9), messages)
+  for form in forms(stored):
+    sums = form(stored, jnp.array(messages, jnp.int32))
+    assert sums.dtype == jnp.int32
+    assert sums.tolist() == want
 
 
 def test_the_smallest_type_and_the_common_power_are_taken():
@@ -101,5 +139,5 @@ def test_a_batch_is_its_members_and_int32(fan_out, x64):
 
 def test_a_sum_out_of_range_wraps_like_int32():
   stored = walk.of_matrix(np.array([[2**20, 2**20]]))
-  sums = walk.walk(stored, jnp.int32([2**10, 2**10]))
-  assert sums.tolist() == [-(2**31)]
+  for form in forms(stored):
+    assert form(stored, jnp.int32([2**10, 2**10])).tolist() == [-(2**31)]

@@ -248,7 +248,7 @@ def place(
     hardware: chips to use, with their limits.
     head: where final norm and output matrix go: `host`, `chip`, or `auto`: on
       the chips, if it fits there; where every layer has chips of its own, the
-      head needs chips of its own, too.
+      head needs chips of its own, too. A circuit is on the chips in any case.
     encoding: of dense synapses: `dense`, `sparse`, or `auto`: the smaller one.
     objective: `time`: a step as short as can be; `memory`: the fewest cores and
       chips.
@@ -268,6 +268,8 @@ def place(
   ):
     if value not in known:
       raise PlacementError(f"{name}={value!r} must be one of {known}")
+  if getattr(net, "ticks", False):
+    head = "chip"
   told = (layer_chips, head_chips)
   _check_told(told, objective, head)
   if isinstance(net, Graph):

@@ -1,9 +1,10 @@
-"""The optional native kernel: found, built once, registered with XLA.
+"""The optional native kernels: found, built once, registered with XLA.
 
-It is C++ for the CPU, compiled on first use by the system's compiler into the
-user's cache, and used where it is faster (`jaxnmc.kernels.ternary`). Without a
-compiler there is one warning and the XLA formulation computes the same
-integers. `JAXNMC_NATIVE=0` in the environment leaves it alone.
+They are C++ for the CPU, compiled on first use by the system's compiler into
+the user's cache, and used where they are faster (`jaxnmc.kernels.stack`,
+`jaxnmc.kernels.walk`). Without a compiler there is one warning and the XLA
+formulations compute the same integers. `JAXNMC_NATIVE=0` in the environment
+leaves them alone.
 """
 
 import ctypes
@@ -23,9 +24,11 @@ from jaxnmc.errors import UserError
 
 __all__ = ["PATHS", "available", "build", "cache_folder", "path"]
 
-TARGET = "jaxnmc_ternary"
+TERNARY, WALK = "jaxnmc_ternary", "jaxnmc_walk"
 PATHS = ("plain", "avx2", "avx512vnni")  # worst first, as in ternary.cc
-_SOURCE = pathlib.Path(__file__).with_name("ternary.cc")
+_SYMBOLS = {TERNARY: "JaxnmcTernary", WALK: "JaxnmcWalk"}
+_FOLDER = pathlib.Path(__file__).parent
+_SOURCES = tuple(sorted(_FOLDER.glob("*.cc")))
 _FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w")
 
 
@@ -47,17 +50,17 @@ def _compiler() -> str | None:
 def _target() -> pathlib.Path:
   """The library that belongs to this source, jaxlib and machine."""
   what = (
-    _SOURCE.read_bytes(),
+    *(p.read_bytes() for p in sorted(_FOLDER.glob("*.[ch]*"))),
     jax.lib.__version__.encode(),
     platform.machine().encode(),
     " ".join(_FLAGS).encode(),
   )
   digest = hashlib.sha256(b"\0".join(what)).hexdigest()[:16]
-  return cache_folder() / f"ternary-{digest}.so"
+  return cache_folder() / f"kernels-{digest}.so"
 
 
 def build() -> pathlib.Path:
-  """Compiles the kernel, unless that was done before.
+  """Compiles the kernels, unless that was done before.
 
   Returns:
     The library.
@@ -79,22 +82,22 @@ def build() -> pathlib.Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
       fresh = pathlib.Path(folder) / target.name
       include = f"-I{jax.ffi.include_dir()}"
-      command = [compiler, *_FLAGS, include, str(_SOURCE), "-o", str(fresh)]
+      command = [compiler, *_FLAGS, include, *map(str, _SOURCES), "-o"]
       done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300
+        [*command, str(fresh)], capture_output=True, text=True, timeout=300
       )
       if done.returncode:
         words = (done.stderr or done.stdout).strip().splitlines()
         errors = [w for w in words if "error" in w] or words
         raise UserError(
-          f"{compiler} could not build the native kernel:"
+          f"{compiler} could not build the native kernels:"
           f" {errors[0] if errors else f'exit status {done.returncode}'}"
         )
       # Another process may have built it meanwhile; both are the same.
       os.replace(fresh, target)
   except (OSError, subprocess.TimeoutExpired) as error:
     raise UserError(
-      f"the native kernel cannot be built in {target.parent}: {error}"
+      f"the native kernels cannot be built in {target.parent}: {error}"
     ) from error
   return target
 
@@ -106,8 +109,9 @@ def _library() -> ctypes.CDLL | None:
     return None
   try:
     library = ctypes.CDLL(str(build()))
-    handler = jax.ffi.pycapsule(library.JaxnmcTernary)
-    jax.ffi.register_ffi_target(TARGET, handler, platform="cpu")
+    for target, symbol in _SYMBOLS.items():
+      handler = jax.ffi.pycapsule(getattr(library, symbol))
+      jax.ffi.register_ffi_target(target, handler, platform="cpu")
   except (UserError, OSError) as error:
     warnings.warn(f"jaxnmc: {error}", RuntimeWarning, stacklevel=2)
     return None
@@ -115,12 +119,12 @@ def _library() -> ctypes.CDLL | None:
 
 
 def available() -> bool:
-  """Whether the kernel can be used on the default device; may build it."""
+  """Whether the kernels can be used on the default device; may build it."""
   return jax.default_backend() == "cpu" and _library() is not None
 
 
 def path() -> str | None:
-  """The instructions that it will use (of `PATHS`), None without it."""
+  """The instructions of ternary products (of `PATHS`), None without them."""
   library = _library()
   if library is None:
     return None

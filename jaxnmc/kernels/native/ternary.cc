@@ -12,13 +12,10 @@
 // Every sum of a row is bounded by 128 * 128 * in, below 2^31 for in < 131072;
 // the caller checks that.
 
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <memory>
-#include <mutex>
 #include <vector>
 
+#include "share.h"
 #include "xla/ffi/api/ffi.h"
 
 #if defined(__x86_64__)
@@ -171,46 +168,6 @@ RowFn Row(int path) {
   return RowPlain;
 }
 
-// One call, cut in parts that whoever is free takes.  The caller takes parts
-// until none is left and then waits only for those that others have begun, so
-// a pool of one thread, or a busy one, cannot block it; nobody spins.
-struct Job {
-  std::atomic<int64_t> next{0};
-  int64_t parts = 1;
-  std::mutex mutex;
-  std::condition_variable done;
-  int64_t finished = 0;
-};
-
-template <typename Part>
-void Share(ffi::ThreadPool* pool, int64_t parts, const Part& part) {
-  auto job = std::make_shared<Job>();
-  job->parts = parts;
-  auto work = [&part](Job* j) {
-    int64_t mine = 0;
-    for (int64_t p = j->next++; p < j->parts; p = j->next++) {
-      part(p);
-      ++mine;
-    }
-    return mine;
-  };
-  for (int64_t t = 1; t < parts; ++t) {
-    // `part` lives as long as the call; a helper that finds no part left does
-    // not touch it.
-    pool->Schedule([job, work] {
-      const int64_t mine = work(job.get());
-      if (mine == 0) return;
-      std::lock_guard<std::mutex> lock(job->mutex);
-      job->finished += mine;
-      job->done.notify_one();
-    });
-  }
-  const int64_t mine = work(job.get());
-  std::unique_lock<std::mutex> lock(job->mutex);
-  job->finished += mine;
-  job->done.wait(lock, [&] { return job->finished == job->parts; });
-}
-
 ffi::Error Product(ffi::ThreadPool pool, ffi::Buffer<ffi::S32> x,
                    ffi::Buffer<ffi::U8> weights, ffi::Buffer<ffi::S32> layer,
                    ffi::ResultBuffer<ffi::S32> out, int64_t path) {
@@ -263,7 +220,7 @@ ffi::Error Product(ffi::ThreadPool pool, ffi::Buffer<ffi::S32> x,
   // More parts than threads, so that a slow one does not hold up the rest.
   const int64_t parts = threads * 2;
   const int64_t each = (wide + parts - 1) / parts;
-  Share(&pool, parts, [&](int64_t p) {
+  jaxnmc::Share(&pool, parts, [&](int64_t p) {
     const int64_t first = p * each;
     const int64_t last = first + each < wide ? first + each : wide;
     if (first < last) range(first, last);

@@ -333,6 +333,18 @@ def test_a_circuit_that_no_core_holds():
     nmc.place(placed, small(4, state_bytes_per_neuron=8))
 
 
+def test_a_circuit_that_no_chip_holds():
+  # 300 x 300 weights of 8 bits are 1,500 units of rows; two cores have 200.
+  weights = np.full((300, 300), 255)
+  populations = {"a": Population(neurons.LIF(), 300)}
+  circuit = Circuit(populations, [Connection("a", "a", Dense.of(weights))])
+  tight = small(2, synapse_units=100)
+  with pytest.raises(PlacementError, match="synapse_units"):
+    nmc.place(circuit.network(), tight)
+  with pytest.raises(PlacementError, match="synapse_units"):
+    nmc.place(circuit.network(), tight, head="host")
+
+
 def test_only_what_could_overflow_is_watched():
   assert hazards(tiny()) == ()
   loose, _, _ = loop(0)
