@@ -196,11 +196,11 @@ def test_fake_quant_in_float64_equals_fixed(folders):
 def test_bench_times_models(monkeypatch, as_json, folders):
   monkeypatch.setattr("jaxnmc.cli.bench.ZOO_MODEL", folders["tiny"])
   data = as_json("bench", "--quick")
-  names = [row["name"] for row in data["rows"] if row["group"] == "model"]
-  assert names == [
+  models = [row for row in data["rows"] if row["group"] == "model"]
+  assert [row["name"] for row in models] == [
     f"{backend} {what}"
     for backend in ("float", "fixed", "loihi")
     for what in ("prefill 16", "decode")
   ]
-  assert all(row["tokens_per_s"] > 0 for row in data["rows"][-6:])
+  assert all(row["tokens_per_s"] > 0 for row in models)
   assert data["rows"][0]["name"] == "read memory"

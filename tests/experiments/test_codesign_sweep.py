@@ -1,6 +1,5 @@
 """The co-design sweep: its smoke version, and its numbers another way."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,13 +13,8 @@ from jaxnmc.chip.costs.pricing import price
 
 
 @pytest.fixture(scope="module")
-def script(repo_root):
-  """The script as a module; flags may be defined once only per process."""
-  path = repo_root / "experiments" / "codesign_sweep.py"
-  spec = importlib.util.spec_from_file_location("codesign_sweep", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+def script(load_script):
+  return load_script("codesign_sweep")
 
 
 @pytest.fixture(scope="module")

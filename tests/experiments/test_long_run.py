@@ -1,6 +1,5 @@
 """The long run: its smoke version, and that its verdicts can fail."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,13 +12,8 @@ from jaxnmc.models import matmulfree
 
 
 @pytest.fixture(scope="module")
-def script(repo_root):
-  """The script as a module; flags may be defined once only per process."""
-  path = repo_root / "experiments" / "long_run.py"
-  spec = importlib.util.spec_from_file_location("long_run", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+def script(load_script):
+  return load_script("long_run")
 
 
 def test_smoke(repo_root, tmp_path):

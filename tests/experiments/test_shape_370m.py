@@ -1,6 +1,5 @@
 """The 370M experiment: its smoke version, and that its comparison can fail."""
 
-import importlib.util
 import json
 import os
 import re
@@ -16,13 +15,8 @@ from jaxnmc.numerics.ternary import Ternary
 
 
 @pytest.fixture(scope="module")
-def script(repo_root):
-  """The script as a module; flags may be defined once only per process."""
-  path = repo_root / "experiments" / "shape_370m.py"
-  spec = importlib.util.spec_from_file_location("shape_370m", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+def script(load_script):
+  return load_script("shape_370m")
 
 
 def test_smoke(repo_root, tmp_path):

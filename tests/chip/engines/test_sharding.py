@@ -23,7 +23,13 @@ def start(model, devices, here, *distributed):
   """The program `sharded` with `here` virtual CPU devices."""
   flag = f"--xla_force_host_platform_device_count={here}"
   env = os.environ | {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
-  command = [sys.executable, "-m", "tests.chip.sharded", model, str(devices)]
+  command = [
+    sys.executable,
+    "-m",
+    "tests.chip.engines.sharded",
+    model,
+    str(devices),
+  ]
   return subprocess.Popen(
     [*command, *distributed],
     env=env,
