@@ -47,6 +47,21 @@ def test_the_native_walk_in_strips_and_threads(kind, shape):
     assert (np.asarray(found) == exact).all()
 
 
+@pytest.mark.parametrize("weight", [-128, 127])
+@pytest.mark.parametrize("senders", [254, 255, 256, 511, 1000])
+def test_spikes_are_added_in_batches_that_fit(weight, senders):
+  if not native.available():
+    pytest.skip("the native kernels cannot be built here (see doctor)")
+  stored = walk.Rows(jnp.full((1000, 1100), weight, jnp.int8), 0)
+  spikes = jnp.arange(1000) < senders
+  found = walk.native_walk(stored, spikes.astype(jnp.int32))
+  assert {*found.tolist()} == {weight * senders}
+  # One of another size among them.
+  mixed = spikes.astype(jnp.int32).at[3].set(-5)
+  found = walk.native_walk(stored, mixed)
+  assert {*found.tolist()} == {weight * (senders - 6)}
+
+
 def test_which_walk_is_taken(monkeypatch):
   rows, lists = walk.of_matrix(np.ones((3, 3), int)), None
   lists = walk.table([0], [0], [1], (40, 3))

@@ -24,7 +24,7 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-constexpr int64_t kStrip = 256;           // targets at a time
+constexpr int64_t kStrip = 1024;          // targets at a time
 constexpr int64_t kAlone = int64_t{1} << 19;  // fewer sums: one thread
 
 struct Event {
@@ -32,12 +32,43 @@ struct Event {
   int32_t payload;
 };
 
+// Spikes (payload 1) through 8-bit weights: so many sums fit 16 bits, in which
+// twice as many are added at a time.
+constexpr int64_t kBatch = 255;  // 255 * 128 < 2^15
+
+inline int64_t Spikes(const int8_t* weights, int64_t stride,
+                      const Event* events, int64_t count, uint32_t* sums,
+                      int64_t width) {
+  int64_t e = 0;
+  while (e < count && events[e].payload == 1) {
+    int16_t few[kStrip] = {0};
+    int64_t n = 0;
+    for (; n < kBatch && e < count && events[e].payload == 1; ++n, ++e) {
+      const int8_t* row = weights + events[e].source * stride;
+      for (int64_t i = 0; i < width; ++i) {
+        few[i] = static_cast<int16_t>(few[i] + row[i]);
+      }
+    }
+    for (int64_t i = 0; i < width; ++i) {
+      sums[i] += static_cast<uint32_t>(static_cast<int32_t>(few[i]));
+    }
+  }
+  return e;
+}
+
+template <typename W>
+inline int64_t Spikes(const W*, int64_t, const Event*, int64_t, uint32_t*,
+                      int64_t) {
+  return 0;
+}
+
 // Adds the rows of all events for `width` targets; whole strips have a width
 // that the compiler knows.
 template <typename W>
 inline void Strip(const W* weights, int64_t stride, const Event* events,
                   int64_t count, uint32_t* sums, int64_t width) {
-  for (int64_t e = 0; e < count; ++e) {
+  for (int64_t e = Spikes(weights, stride, events, count, sums, width);
+       e < count; ++e) {
     const W* row = weights + events[e].source * stride;
     const uint32_t p = static_cast<uint32_t>(events[e].payload);
     if (p == 1) {
@@ -84,8 +115,13 @@ ffi::Error Walk(ffi::ThreadPool pool, ffi::Buffer<ffi::S32> messages,
   const int32_t* sent = messages.typed_data();
   std::vector<Event> events;
   events.reserve(n);
+  // Spikes first.
   for (int64_t j = 0; j < n; ++j) {
-    if (sent[j] != 0) events.push_back({static_cast<int32_t>(j), sent[j]});
+    if (sent[j] == 1) events.push_back({static_cast<int32_t>(j), 1});
+  }
+  for (int64_t j = 0; j < n; ++j) {
+    const int32_t p = sent[j];
+    if (p != 0 && p != 1) events.push_back({static_cast<int32_t>(j), p});
   }
   const int64_t count = static_cast<int64_t>(events.size());
   uint32_t* sums = reinterpret_cast<uint32_t*>(out->typed_data());
