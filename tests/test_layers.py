@@ -27,7 +27,8 @@ LAYERS = (
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 # The rooms of the machine, lowest first.
 CHIP = (
-  ("hardware", "network", "neurons"),
+  ("hardware", "neurons"),
+  ("network",),
   ("placement", "schedule", "synapses", "systems"),
   ("routing",),
   ("counting",),

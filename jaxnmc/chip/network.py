@@ -7,8 +7,10 @@ synaptic hop takes one time step:
     depth(input) = 0;  element-wise: the largest of its operands
     synapse: depth(source) + 1;  state read: depth of the value bound to it
 
-A value needed k steps after it was computed waits k steps in a FIFO of its
-neuron.  Everything here is NumPy and plain data.
+A value needed k steps after it was computed waits k steps: in a FIFO of its
+neuron, or on an axon, as a message that the neuron sends itself through a
+synapse of delay k - 1 (`waits`).  Both keep every integer and every step; an
+axon costs a message.  Everything here is NumPy and plain data.
 """
 
 import dataclasses
@@ -17,9 +19,12 @@ import re
 
 import numpy as np
 
+from jaxnmc.chip.hardware import LOIHI2_FACTS
 from jaxnmc.errors import PlacementError
 from jaxnmc.ops.graph import SYNAPSES, Graph, Node
 
+WAITS = ("fifo", "axon")
+LONGEST_DELAY = int(LOIHI2_FACTS["delay_max"].value or 0)
 KINDS = {"dense": "dense", "sum": "reduce", "broadcast": "gather"}
 
 
@@ -32,7 +37,8 @@ class Port:
     node: the `dense`, `sum` or `broadcast` node it holds, or for a relay
       (a value from another layer) the id of the source node.
     relay: whether it is a relay.
-    depth: steps after injection at which the neuron reads it.
+    depth: steps after injection at which what was sent without a delay is
+      read.
   """
 
   population: int
@@ -53,7 +59,8 @@ class Population:
     width: number of neurons.
     nodes: ids of its element-wise and `prev` nodes, in order of evaluation.
     ports: indices of its ports in `Network.ports`.
-    fifos: node or port waits: (kind, id, longest age), kind "node" or "port".
+    fifos: words that wait: (kind, id, longest age), kind "node" or "port" (in
+      a FIFO), or "axon" (in the ring of a port behind a delay).
     states: ids of its `prev` nodes: recurrent state, a word each.
     depths: depths at which some node is evaluated (the program's phases).
     host: computed on the host whatever the placement.
@@ -78,7 +85,7 @@ class Population:
 
   @property
   def words(self) -> int:
-    """State words per neuron: accumulators, FIFOs and recurrent state."""
+    """State words per neuron: accumulators, what waits, recurrent state."""
     waiting = sum(age for _, _, age in self.fifos)
     return len(self.ports) + waiting + len(self.states)
 
@@ -105,6 +112,7 @@ class Synapse:
     weights: int8[dst width, src width] of a dense synapse.
     bits: of a stored weight, where the kind of synapse says it (with those of
       its delay); None: as the weights need.
+    delay: steps that what was sent waits before it is read, 0 or more.
   """
 
   index: int
@@ -118,6 +126,7 @@ class Synapse:
   target: int = -1
   weights: np.ndarray | None = None
   bits: int | None = None
+  delay: int = 0
 
   @functools.cached_property
   def nonzero(self) -> int:
@@ -255,26 +264,57 @@ def _depths(graph: Graph) -> list[int]:
   )
 
 
+def _late(graph: Graph, depth: list[int]) -> list[int]:
+  """Depths with what has no name as late as its readers.
+
+  A scaled or shifted copy of one value is then made where it is read, so that
+  the value itself waits, which has a name and may wait on an axon.  Depths of
+  named values, of states and of sums stay as they are.
+  """
+  nodes, late = graph.nodes, list(depth)
+  readers: list[list[int]] = [[] for _ in nodes]
+  for node in nodes:
+    for arg in node.args:
+      readers[arg].append(node.id)
+  bound = set(graph.bind.values())
+  for node in reversed(nodes):
+    args = [nodes[a] for a in node.args if nodes[a].op != "const"]
+    fixed = node.site or node.id in bound or len(args) != 1
+    if fixed or node.op in (*SYNAPSES, "prev", "input"):
+      continue
+    if args[0].op in (*SYNAPSES, "prev") or not readers[node.id]:
+      continue
+    late[node.id] = min(late[r] for r in readers[node.id])
+  return late
+
+
 def _role(name: str) -> str:
   return re.sub(r"\blayers\.\d+\b", "layers.*", name)
 
 
-def network(graph: Graph) -> Network:
+def network(graph: Graph, waits: str = "fifo") -> Network:
   """Groups a recorded graph into populations, synapses and depths.
 
   Args:
     graph: result of `record`.
+    waits: where values wait that are read later: `fifo` (in the neuron), or
+      `axon`: named values on axons, as far as the delay of a Loihi 2 reaches;
+      a value without a name still waits in the neuron.
 
   Returns:
     The network; every integer of the graph is kept.
 
   Raises:
     PlacementError: an unnamed value would cross a synapse, widths disagree,
-      or a recurrence contains a synapse.
+      a recurrence contains a synapse, or `waits` is neither.
   """
+  if waits not in WAITS:
+    raise PlacementError(f"waits={waits!r} must be one of {WAITS}")
   nodes = graph.nodes
   roots = _components(graph)
   depth = _depths(graph)
+  if waits == "axon":
+    depth = _late(graph, depth)
   groups: dict[int, list[int]] = {}
   for node in nodes:
     if node.op != "const":
@@ -318,16 +358,65 @@ def network(graph: Graph) -> Network:
       elif not _joined(node, source):
         connect(home[node.id], source, "relay", source.id)
 
+  members_of = [members for _, members in sorted(groups.items())]
+  on_axons: set[tuple[int, str, int, int]] = set()
+  if waits == "axon":
+    for i, members in enumerate(members_of):
+      for (kind, arg), ages in _ages(
+        graph, i, members, depth, home, port_of
+      ).items():
+        # What a synapse brought can be brought again, later; what the neuron
+        # has itself it sends to itself, which takes a step.
+        relayed = kind == "port" and ports[arg].relay
+        value = nodes[ports[arg].node if relayed else arg]
+        if not relayed and (kind == "port" or not value.cast):
+          continue
+        hop = 0 if relayed else 1
+        for age in sorted(a for a in ages if 0 < a <= LONGEST_DELAY + hop):
+          on_axons.add((i, kind, arg, age))
+          ports.append(Port(i, value.id, relayed, depth[value.id] + 1))
+          synapses.append(
+            Synapse(
+              *(len(synapses), home[value.id], i, value.id, value.site or ""),
+              *(len(ports) - 1, "relay", depth[value.id]),
+              delay=age - hop,
+            )
+          )
+  delays = {s.port: s.delay for s in synapses if s.delay}
   populations = tuple(
-    _population(graph, i, members, depth, home, ports, port_of)
-    for i, (_, members) in enumerate(sorted(groups.items()))
+    _population(
+      *(graph, i, members, depth, home, ports, port_of, on_axons, delays)
+    )
+    for i, members in enumerate(members_of)
   )
   return Network(
     graph, populations, tuple(synapses), tuple(ports), tuple(depth), tuple(home)
   )
 
 
-def _population(graph, index, members, depth, home, ports, port_of):
+def _ages(graph, index, members, depth, home, port_of):
+  """(kind, id) -> steps after which what a neuron has is read, a set."""
+  nodes = graph.nodes
+  ages: dict[tuple[str, int], set[int]] = {}
+  for i in members:
+    if nodes[i].op in SYNAPSES:
+      continue
+    for arg in nodes[i].args:
+      if nodes[arg].op == "const":
+        continue
+      relayed = home[arg] != index
+      synaptic = nodes[arg].op in SYNAPSES
+      start = depth[arg] + 1 if relayed else depth[arg]
+      slot = ("node", arg)
+      if relayed or synaptic:
+        slot = ("port", port_of[(index, arg)])
+      ages.setdefault(slot, set()).add(depth[i] - start)
+  return ages
+
+
+def _population(
+  graph, index, members, depth, home, ports, port_of, on_axons, delays
+):
   nodes = graph.nodes
   own = [i for i in members if nodes[i].op not in SYNAPSES]
   named = [nodes[i].site for i in members if nodes[i].site]
@@ -339,20 +428,15 @@ def _population(graph, index, members, depth, home, ports, port_of):
       f"population {name}: element-wise nodes of different widths"
       f" {sorted(widths)}; use ops.broadcast or ops.sum between them"
     )
-  ages: dict[tuple[str, int], int] = {}
-  for i in own:
-    for arg in nodes[i].args:
-      if nodes[arg].op == "const":
-        continue
-      relayed = home[arg] != index
-      synaptic = nodes[arg].op in SYNAPSES
-      start = depth[arg] + 1 if relayed else depth[arg]
-      slot = ("node", arg)
-      if relayed or synaptic:
-        slot = ("port", port_of[(index, arg)])
-      ages[slot] = max(ages.get(slot, 0), depth[i] - start)
-  fifos = tuple((k, i, a) for (k, i), a in sorted(ages.items()) if a)
+  ages = _ages(graph, index, members, depth, home, port_of)
+  left = {
+    (kind, i): {a for a in found if (index, kind, i, a) not in on_axons}
+    for (kind, i), found in ages.items()
+  }
+  longest = {slot: max(found) for slot, found in left.items() if found}
   mine = tuple(k for k, port in enumerate(ports) if port.population == index)
+  fifos = tuple((k, i, a) for (k, i), a in sorted(longest.items()) if a)
+  fifos += tuple(("axon", k, delays[k]) for k in mine if k in delays)
   return Population(
     index,
     name,

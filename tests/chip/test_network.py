@@ -2,10 +2,13 @@
 
 import collections
 
+import numpy as np
 import pytest
 
 import jaxnmc as nmc
 from jaxnmc.chip import network
+from jaxnmc.chip.engines.program import compile_population
+from jaxnmc.errors import PlacementError
 from tests.chip.tiny import TINY, tiny_model
 
 # Depths in one block, after machine-notes: the relay, two hops for a norm's
@@ -58,3 +61,84 @@ def test_matrices_of_a_block(recorded):
   assert [p.host for p in net.populations] == [
     p.name == "embed" for p in net.populations
   ]
+
+
+# --- waiting on axons
+
+
+@pytest.mark.parametrize("norm", ["double", "fused"])
+def test_what_waits_on_axons_is_what_waited_in_neurons(norm):
+  fn, _, plan, qparams = tiny_model(norm)
+  graph = nmc.record(fn, plan, qparams)
+  net, axons = nmc.network(graph), nmc.network(graph, "axon")
+  named = [n.id for n in graph.nodes if n.site]
+  assert [axons.depth[i] for i in named] == [net.depth[i] for i in named]
+  assert axons.steps_per_layer == net.steps_per_layer
+  extra = axons.synapses[len(net.synapses) :]
+  assert extra
+  for synapse in extra:
+    node = graph.nodes[synapse.source]
+    assert synapse.kind == "relay"
+    assert node.cast
+    # Somebody reads it just then.
+    readers = [
+      n.id
+      for n in graph.nodes
+      if synapse.source in n.args
+      and net.home[n.id] == synapse.dst
+      and axons.depth[n.id] == net.depth[node.id] + 1 + synapse.delay
+    ]
+    assert readers
+  # Only values without a name wait in neurons still.
+  for population in axons.populations:
+    for kind, node, _ in population.fifos:
+      assert kind == "axon" or not graph.nodes[node].cast
+    # A wait of k steps is a port and a ring of k - 1 or k words.
+    rings = sum(s.delay for s in extra if s.dst == population.index)
+    rest = sum(a for k, _, a in population.fifos if k != "axon")
+    state = len(population.ports) + len(population.states)
+    assert population.words == state + rings + rest
+    # The program reads them there, and not in a FIFO after all.
+    own = compile_population(axons, population)
+    node_of = {i: n for n, i in own.local.items()}
+    for kind, i, _ in own.program.waits:
+      assert kind == "port" or not graph.nodes[node_of[i]].cast
+  waited = lambda n: sum(
+    a for p in n.populations for k, _, a in p.fifos if k != "axon"
+  )
+  assert waited(axons) < waited(net) / 4
+
+
+def test_a_message_more_for_every_wait():
+  fn, _, plan, qparams = tiny_model("fused")
+  graph = nmc.record(fn, plan, qparams)
+  ids = np.array([3, 9, 4], np.int32)
+  counts = {}
+  for waits in ("fifo", "axon"):
+    placed = nmc.place(nmc.network(graph, waits), nmc.chip.loihi2(chips=1))
+    out, _, counters = nmc.loihi(fn, plan, placed)(qparams, {"ids": ids})
+    counts[waits] = out, counters.total("messages_in").sum(), placed.network
+  np.testing.assert_array_equal(
+    counts["fifo"][0].logits.q, counts["axon"][0].logits.q
+  )
+  known = len(counts["fifo"][2].synapses)
+  # What another layer sends anyway arrives once, for all delays.
+  added = counts["axon"][2].synapses[known:]
+  extra = {s.source for s in added if s.src == s.dst}
+  assert len(added) > len(extra)
+  *_, taps = nmc.fixed(fn, plan, taps=True)(qparams, {"ids": ids}, None)
+  sent = sum(np.count_nonzero(taps[graph.nodes[i].site].q) for i in extra)
+  assert counts["axon"][1] - counts["fifo"][1] == sent > 0
+
+
+def test_waits_that_cannot_be():
+  fn, _, plan, qparams = tiny_model("double")
+  graph = nmc.record(fn, plan, qparams)
+  with pytest.raises(PlacementError, match="waits='no' must be one of"):
+    nmc.network(graph, "no")
+  short = nmc.chip.loihi2(chips=1, delay_max=1)
+  nmc.place(nmc.network(graph), short)
+  with pytest.raises(
+    PlacementError, match=r"a delay of \d+ steps; .* allows 1"
+  ):
+    nmc.place(nmc.network(graph, "axon"), short)

@@ -44,11 +44,13 @@ def _block(run, routes, by_source) -> _Block | None:
     inner = []
     for node in layer.nodes:
       for i in by_source.get(node, ()):
-        target = routes[i].synapse.target
-        if target in local:
-          route = routes[i]
+        route, synapse = routes[i], routes[i].synapse
+        # A value that waits on an axon comes back to its own population.
+        own = synapse.src == synapse.dst
+        if own or synapse.target in local:
+          to = -1 - synapse.delay if own else local[synapse.target]
           cut = (route.src.key, route.dst.key, route.sparse)
-          key = (local[node], local[target], route.synapse.kind, cut)
+          key = (local[node], to, synapse.kind, cut)
           inner.append((key, i))
     inner.sort()
     keys.append([k for k, _ in inner])

@@ -86,7 +86,17 @@ def compile_population(net: Network, population: Population) -> Compiled:
     PlacementError: two tokens that follow each other would meet in a neuron.
   """
   nodes, depth = net.graph.nodes, net.depth
-  ports = {net.ports[k].node: i for i, k in enumerate(population.ports)}
+  # Values that wait on an axon: (node, delay) -> port.
+  axons = {
+    (s.source, s.delay): population.ports.index(s.port)
+    for s in net.synapses
+    if s.dst == population.index and (s.delay or s.src == s.dst)
+  }
+  ports = {
+    net.ports[k].node: i
+    for i, k in enumerate(population.ports)
+    if i not in axons.values()
+  }
   states = {node: k for k, node in enumerate(population.states)}
   local: dict[int, int] = {}
   pool = Pool()
@@ -102,9 +112,13 @@ def compile_population(net: Network, population: Population) -> Compiled:
     if arg in local:
       age = depth[reader] - depth[arg]
       slot = ("node", local[arg])
+      if (arg, age - 1) in axons:
+        # The ring of accumulators behind a delay is a FIFO of its port.
+        age -= 1
+        slot = ("port", axons[arg, age])
     else:
-      slot = ("port", ports[arg])
       age = depth[reader] - net.ports[population.ports[ports[arg]]].depth
+      slot = ("port", axons.get((arg, age), ports[arg]))
     if age < 0:
       raise PlacementError(
         f"two tokens meet in population {population.name}: its"

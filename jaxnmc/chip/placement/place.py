@@ -381,6 +381,15 @@ def _check_neurons(net: Network, items, hardware: Hardware) -> None:
         f" state; {hardware.name} allows {room:,} (state_bytes_per_neuron)."
         " Let values wait less, or split the neuron"
       )
+  most = hardware.delay_max
+  for synapse in net.synapses:
+    if most is not None and synapse.delay > most:
+      raise PlacementError(
+        f"the synapse of {synapse.path} into population"
+        f" {net.populations[synapse.dst].name} has a delay of {synapse.delay}"
+        f" steps; {hardware.name} allows {most} (delay_max). Let the value wait"
+        ' in the neuron (network(graph, waits="fifo"))'
+      )
 
 
 def _tiles(placer: _Placer, places, few: bool) -> tuple[Tile, ...]:

@@ -26,10 +26,10 @@ BUBBLES = [0, 3, 4, 9, 30, 31, 100, 101]
 class Case:
   """One formulation, placed, with everything that is compiled once."""
 
-  def __init__(self, norm: str, chips: int, head: str):
+  def __init__(self, norm: str, chips: int, head: str, waits: str = "fifo"):
     self.fn, self.params, self.plan, self.qparams = tiny_model(norm)
     graph = nmc.record(self.fn, self.plan, self.qparams)
-    self.network = nmc.network(graph)
+    self.network = nmc.network(graph, waits)
     hardware = nmc.chip.loihi2(chips=chips, cores_per_chip=6)
     self.placement = nmc.place(self.network, hardware, head=head)
     self.fixed = jax.jit(nmc.fixed(self.fn, self.plan))
@@ -41,10 +41,12 @@ class Case:
     return self.fixed(self.qparams, {"ids": ids}, state)
 
 
-@pytest.fixture(scope="module", params=[("double", "host"), ("fused", "chip")])
+@pytest.fixture(
+  scope="module", params=[("double", "host", "fifo"), ("fused", "chip", "axon")]
+)
 def case(request):
-  norm, head = request.param
-  return Case(norm, 3, head)
+  norm, head, waits = request.param
+  return Case(norm, 3, head, waits)
 
 
 def raw_functional(case, ids):

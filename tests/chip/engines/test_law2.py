@@ -24,10 +24,11 @@ COUNTS = ("out", "inc", "synops", "stored")
 class Case:
   """A placed network with both engines."""
 
-  def __init__(self, layers, width, chips, head, cut):
+  def __init__(self, layers, width, chips, head, cut, waits="fifo"):
     self.net = mini(layers, width)
     hardware = nmc.chip.loihi2(chips=chips, cores_per_chip=5)
-    placed = nmc.place(self.net.graph, hardware, head=head)
+    network = nmc.network(self.net.graph, waits)
+    placed = nmc.place(network, hardware, head=head)
     self.placement = recut(placed, cut)
     self.functional = self.net.loihi(self.placement)
     self.stepped = self.stepped_anew()
@@ -80,11 +81,12 @@ def case(*shape):
   return Case(*shape)
 
 
-# (layers, width, chips, head, neurons per tile): one tile per population and
-# tiles that do not divide the width, a head on the host and on the chips.
+# (layers, width, chips, head, neurons per tile, where values wait): one tile
+# per population and tiles that do not divide the width, a head on the host and
+# on the chips, waits in neurons and on axons.
 SHAPES = [
   (1, 5, 1, "host", 5),
-  (2, 5, 1, "chip", 2),
+  (2, 5, 1, "chip", 2, "axon"),
   pytest.param((3, 6, 4, "chip", 4), marks=pytest.mark.slow),
 ]
 
