@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     args = parser.build().parse_args(argv)
     # Commands import jax; help and wrong flags need not wait for it.
-    command = importlib.import_module(f"jaxnmc.cli.{args.command}")
+    module = args.command.replace("-", "_")
+    command = importlib.import_module(f"jaxnmc.cli.{module}")
     status = command.main(args)
     sys.stdout.flush()
     return status

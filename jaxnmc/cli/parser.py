@@ -134,6 +134,8 @@ def build() -> argparse.ArgumentParser:
   bench = add("bench", "speed against the memory limit of this machine")
   _number(bench, "repeats", 5, "measurements of each case, at least 5")
   bench.add_argument("--quick", action="store_true", help="small cases only")
+
+  add("build-kernels", "compile the native kernels now, not on first use")
   return parser
 
 

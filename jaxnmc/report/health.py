@@ -10,7 +10,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.evaluate import provenance
-from jaxnmc.kernels import ternary
+from jaxnmc.kernels import native, packed, ternary, walk
 from jaxnmc.numerics import wide
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.ops import transform
@@ -75,9 +75,22 @@ def kernels() -> dict[str, bool]:
   )
   exact = [(int(p) * int(q) + (1 << 19)) >> 20 for p, q in zip(a, b)]
   clipped = np.clip(np.array(exact, np.int64), -(2**31), 2**31 - 1)
-  return {
+  out = {
     "ternary matrix product": bool(product),
     "multiply and shift": bool(np.array_equal(shifted, clipped)),
+  }
+  if not native.available():
+    return out
+  exact_product = x.astype(np.int64) @ w.T.astype(np.int64)
+  small = jnp.asarray(packed.pack(w[None]))
+  few = packed.product(jnp.asarray(x), small, jnp.int32(0))
+  rows = walk.Rows(jnp.asarray(w.T), 0)
+  sums = walk.native_walk(rows, jnp.asarray(x[0]))
+  return out | {
+    f"native ternary product ({native.path()})": bool(
+      np.array_equal(few, exact_product)
+    ),
+    "native walk": bool(np.array_equal(sums, exact_product[0])),
   }
 
 

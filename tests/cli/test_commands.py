@@ -10,9 +10,11 @@ import pytest
 
 import jaxnmc
 from jaxnmc.cli import parser
+from jaxnmc.kernels import native
 
 COMMANDS = (
   *("demo", "run", "verify", "info", "evaluate", "place", "doctor", "bench"),
+  "build-kernels",
 )
 TEXT = "Once there was a cat.\n<|endoftext|>\nThe end.\n"
 
@@ -96,6 +98,8 @@ def test_evaluate_ranges_and_files(run, folders, text, tmp_path):
 def test_doctor_lists_sites(as_json, folders, text):
   data = as_json("doctor", folders["tiny"], "--text", text)
   assert all(data["kernels"].values())
+  there = native.available()
+  assert ("native walk" in data["kernels"]) == there
   assert "hf" in data["extras"]
   sites = {row["site"] for row in data["model"]["sites"]}
   assert {"layers.0.attn.mlgru.h", "layers.0.mlp.glu"} <= sites
@@ -189,3 +193,18 @@ def test_interrupt_is_a_status(monkeypatch, run, folders):
 def test_both_spellings_of_a_flag():
   args = parser.build().parse_args(["demo", "--top-k", "3", "--top_p", "0.5"])
   assert (args.top_k, args.top_p) == (3, 0.5)
+
+
+def test_kernels_are_built_ahead(as_json, monkeypatch, tmp_path, run):
+  if native._compiler() is None:
+    pytest.skip("no C++ compiler here")
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  data = as_json("build-kernels")
+  assert data["library"].startswith(str(tmp_path))
+  assert data["instructions"] in native.PATHS
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+  monkeypatch.setenv("PATH", "")
+  monkeypatch.delenv("CXX", raising=False)
+  status, _, err = run("build-kernels")
+  assert status == 2
+  assert "no C++ compiler found" in err
