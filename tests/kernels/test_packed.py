@@ -1,5 +1,6 @@
 """Two-bit weights: the layout, the native kernel, and doing without it."""
 
+import sys
 import threading
 import warnings
 
@@ -182,6 +183,7 @@ def test_a_compiler_that_fails_is_quoted(cache, monkeypatch, tmp_path):
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
   (tmp_path / "file").write_text("")
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+  monkeypatch.setenv("CXX", sys.executable)  # it is there; it will not be run
   with pytest.raises(UserError, match="cannot be built in"):
     native.build()
 
