@@ -18,6 +18,7 @@ from jaxnmc.report import backends, costs, files, pages, plots, trace
 def main(args) -> int:
   """Runs the command."""
   out = Output(args)
+  setup.check_flags(args)
   files.check_writable(args.report)
   files.check_writable(args.trace)
   if args.plots is not None:

@@ -12,12 +12,11 @@ from jaxnmc.quantize import Plan, QParams
 from jaxnmc.report import backends
 
 
-def load(args, out: Output) -> Model:
-  """The model of `args.model`.
+def check_flags(args) -> None:
+  """Refuses flags that do not go together, before anything is looked at.
 
   Raises:
     ConfigError: a flag about cores without `--backend loihi`.
-    CheckpointError, ConfigError, MissingExtra: as `jaxnmc.load`.
   """
   backend = getattr(args, "backend", "loihi")
   for flag in ("engine", "chips", "trace", "plots"):
@@ -26,6 +25,16 @@ def load(args, out: Output) -> Model:
         f"--{flag} is about cores, which --backend {backend} has not; add"
         " --backend loihi or leave it out"
       )
+
+
+def load(args, out: Output) -> Model:
+  """The model of `args.model`.
+
+  Raises:
+    ConfigError: as `check_flags`.
+    CheckpointError, ConfigError, MissingExtra: as `jaxnmc.load`.
+  """
+  check_flags(args)
   model = jaxnmc.load(args.model)
   out.notes(model.notes)
   return model

@@ -48,8 +48,8 @@ def check(folder: str) -> None:
     MissingExtra: matplotlib is not installed.
     OutputError: the folder takes no file, or its parent does not exist.
   """
-  need("matplotlib.figure", "plot", "a plot")
   files.check_folder(folder)
+  need("matplotlib.figure", "plot", "a plot")
 
 
 def save(figures: Mapping[str, Any], folder: str) -> list[pathlib.Path]:
