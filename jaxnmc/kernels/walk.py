@@ -7,9 +7,8 @@ quiet network is a fast one; zero is no message.  Two layouts of a row:
     Rows:   a weight for every target
     Lists:  the targets of the stored weights, and these
 
-Measured on CPU, a position of a row takes about 0.15 ns and an entry of a list
-1.6 ns, so lists win below one weight in ten (docs/circuits.md).  A whole matrix
-walked row by row is no slower than an int8 matrix product with one vector.
+The native kernel walks rows; lists, and rows without it, are walked by a loop
+in XLA.  Both forms give the same sums.
 """
 
 import jax
@@ -21,8 +20,9 @@ from jax import numpy as jnp
 from jaxnmc.kernels import native
 from jaxnmc.numerics.weights import Stored
 
-# An entry of a list costs as much as this many positions of a row.
-ENTRY_COST = 10
+# An entry of a list costs as much as so many positions of a row: measured with
+# XLA, and with the native kernel (from caches more, from memory 20 to 50).
+ENTRY_COST = {"xla": 10, "native": 30}
 
 
 @struct.dataclass
@@ -111,6 +111,11 @@ def _narrow(weights: np.ndarray) -> tuple[np.ndarray, int]:
   raise ValueError(f"weights of {low} to {high} do not fit 32 bits")
 
 
+def entry_cost() -> int:
+  """The ratio that decides between rows and lists here."""
+  return ENTRY_COST["native" if native.available() else "xla"]
+
+
 def table(target, source, weight, shape: tuple[int, int]) -> Table:
   """Lays stored weights out, in the form whose walk is cheaper.
 
@@ -128,7 +133,7 @@ def table(target, source, weight, shape: tuple[int, int]) -> Table:
   fan_out = np.bincount(source, minlength=n_in)
   longest = max(int(fan_out.max(initial=0)), 1)
   small, shift = _narrow(weight)
-  if longest * ENTRY_COST >= out:
+  if longest * entry_cost() >= out:
     rows = np.zeros((n_in, out), small.dtype)
     rows[source, target] = small
     return Rows(rows, shift)

@@ -1,7 +1,8 @@
 """The fixed-point interpreter: every op as machine instructions with formats.
 
 `alu` says what the instructions do, `store` how a parameter becomes integers;
-so one class serves `fixed`, `fake_quant`, `record` and `chip.interpreted`.
+so one class serves `fixed`, `fake_quant`, `record` and
+`chip.engines.interpreted`.
 """
 
 import dataclasses

@@ -29,7 +29,8 @@ def recurrent(n: int, activity: float, seed: int = 0) -> Circuit:
 
   Args:
     n: neurons.
-    activity: share of the steps in which a neuron fires, about.
+    activity: drive of a step in thresholds; about the share of the steps in
+      which a neuron fires, less above 0.2, where the overshoot is lost.
     seed: of weights and drives.
   """
   rng = np.random.default_rng(seed)
@@ -106,15 +107,15 @@ class Load:
 def loads(quick: bool) -> dict[str, Load]:
   """The standard loads by name."""
   if quick:
-    return {"LIF 256, 6 % active": Load(recurrent(256, 0.06), 64)}
+    return {"LIF 256, drive 0.06": Load(recurrent(256, 0.06), 64)}
   found = {
-    f"LIF {n:,}, {activity:.0%} active": Load(recurrent(n, activity), steps, 60)
+    f"LIF {n:,}, drive {activity:g}": Load(recurrent(n, activity), steps, 60)
     for n, steps in ((1024, 1000), (4096, 200))
     for activity in (0.06, 0.12, 0.5)
   }
   for activity in (1, 0.1, 0.01, 0.001):
     # All neurons start at rest, so the first cycles are in step.
     warm = round(6 / activity)
-    name = f"full chip, {activity:.1%} active"
+    name = f"full chip, drive {activity:g}"
     found[name] = Load(full_chip(activity), max(50, warm // 6), warm)
   return found

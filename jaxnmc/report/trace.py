@@ -4,7 +4,7 @@
 a core; a bar is the walk of a core in a time step, as long as its stored
 weights take, or the messages of one of the busiest links, as long as they take
 at the link's rate (as long as the step, where that is unknown). Times are those
-of `chip.pricing`.
+of `chip.costs.pricing`.
 
     {"traceEvents": [
        {"ph": "M", "name": "process_name" | "thread_name" | .., "pid", "tid",
@@ -101,7 +101,7 @@ def trace(
   Raises:
     ConfigError: fewer than one step.
     UserError: the chip's time per synaptic operation is unknown, or cores
-      that have no place on the mesh (`chip.links`).
+      that have no place on the mesh (`chip.routing.links`).
   """
   if steps < 1:
     raise ConfigError(f"a trace needs at least one time step, not {steps}")

@@ -70,7 +70,7 @@ class Functional(Engine):
     mode: as for `Engine`.
     saturation: also count the values that each site clipped.
     histograms: also count how large messages are and who sends them.
-    checked: refuse what does not fit the chip (`chip.checking`).
+    checked: refuse what does not fit the chip (`chip.engines.checking`).
   """
 
   def __init__(

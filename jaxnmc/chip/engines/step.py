@@ -7,7 +7,7 @@
 A token clock (`valid[d]`: a token is at depth d now) gates every state write
 and every message; it cannot be inferred from arrivals, because zero is not
 sent.  On several devices the messages are exchanged between 2 and 3
-(`chip.sharding`).
+(`chip.engines.sharding`).
 """
 
 import functools

@@ -29,8 +29,9 @@ class Stepped(Engine):
     plan: number formats.
     placement: where the recorded network lies.
     mode: as for `Engine`.
-    mesh: devices over which the machine is split (`chip.sharding`), or None.
-    checked: refuse what does not fit the chip (`chip.checking`).
+    mesh: devices over which the machine is split (`chip.engines.sharding`), or
+      None.
+    checked: refuse what does not fit the chip (`chip.engines.checking`).
   """
 
   def __init__(

@@ -268,12 +268,12 @@ def place(
   ):
     if value not in known:
       raise PlacementError(f"{name}={value!r} must be one of {known}")
-  if getattr(net, "ticks", False):
-    head = "chip"
   told = (layer_chips, head_chips)
   _check_told(told, objective, head)
   if isinstance(net, Graph):
     net = network(digits.narrow(net, hardware))
+  if net.ticks:
+    head = "chip"
   _check_messages(net, hardware)
   pops = net.populations
   codes = tuple(
