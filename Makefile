@@ -31,7 +31,7 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/mypy
 
 bench: $(VENV)/.core
-	$(VENV)/bin/python tools/bench.py
+	$(VENV)/bin/python tools/bench.py --shape 370M
 
 clean:
 	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache \

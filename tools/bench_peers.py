@@ -3,7 +3,7 @@
   python tools/bench_peers.py --env /tmp/peers --json peers.json
 
 LIF neurons with a tenth of all connections, the same integers for everybody
-(`jaxnmc.report.bench_circuits.recurrent`).  Every simulator runs in a process
+(`jaxnmc.report.bench.circuits.recurrent`).  Every simulator runs in a process
 and an environment of its own, made below `--env`; one that does not install
 or run gets a line that says why.  Rows of a size are measured in turns, so
 that a busy moment hits all alike; medians are compared.  Ours runs for each
@@ -28,7 +28,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from jaxnmc.evaluate import provenance
-from jaxnmc.report import bench_circuits
+from jaxnmc.report.bench import circuits
 from tools.peers import rows as table
 from tools.peers.environments import ROOT, Driver, Missing, prepare
 
@@ -79,7 +79,7 @@ def select(peers: str, sizes: str) -> list[Wanted]:
 
 def write_load(folder: pathlib.Path, n: int, activity: float) -> list[str]:
   """Writes weights and drive; gives the driver's arguments for them."""
-  circuit = bench_circuits.recurrent(n, activity, _SEED)
+  circuit = circuits.recurrent(n, activity, _SEED)
   weights = folder / f"weights-{n}.npy"
   if not weights.exists():
     matrix = circuit.connections[0].synapse.weights

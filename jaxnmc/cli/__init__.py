@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   """
   try:
     args = parser.build().parse_args(argv)
+    if args.compile_cache is not None:
+      _keep_programs(args.compile_cache)
     # Commands import jax; help and wrong flags need not wait for it.
     module = args.command.replace("-", "_")
     command = importlib.import_module(f"jaxnmc.cli.{module}")
@@ -43,3 +45,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The reader (`| head`) has gone; nothing is left to say, not even at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 128 + signal.SIGPIPE
+
+
+def _keep_programs(folder: str) -> None:
+  """JAX's persistent compilation cache, for programs that take a while.
+
+  Raises:
+    UserError: the folder cannot be written.
+  """
+  try:
+    os.makedirs(folder, exist_ok=True)
+  except OSError as error:
+    raise UserError(
+      f"--compile-cache {folder}: {error.strerror}; give a folder that can be"
+      " written"
+    ) from error
+  if not os.access(folder, os.W_OK):
+    raise UserError(
+      f"--compile-cache {folder}: not writable; give a folder that is"
+    )
+  import jax
+
+  jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -52,6 +52,11 @@ def build() -> argparse.ArgumentParser:
       const="-",
       help="write the result as JSON; '-' (or no FILE) is standard output",
     )
+    command.add_argument(
+      "--compile-cache",
+      metavar="FOLDER",
+      help="keep compiled programs here, so that they are compiled only once",
+    )
     return command
 
   demo = add("demo", "a story from integers on simulated Loihi 2 cores")
@@ -134,6 +139,11 @@ def build() -> argparse.ArgumentParser:
   bench = add("bench", "speed against the memory limit of this machine")
   _number(bench, "repeats", 5, "measurements of each case, at least 5")
   bench.add_argument("--quick", action="store_true", help="small cases only")
+  bench.add_argument(
+    "--shape",
+    choices=("370M", "tiny"),
+    help="also a model of this shape with random weights (370M: minutes)",
+  )
 
   add("build-kernels", "compile the native kernels now, not on first use")
   return parser

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pathlib
 import platform
+import subprocess
 from importlib import metadata
 from typing import Any
 
@@ -24,6 +25,21 @@ def versions() -> dict[str, str]:
     "python": platform.python_version(),
     "device": jax.devices()[0].device_kind,
   }
+
+
+def commit() -> str | None:
+  """The commit of the source in use, None where it is no Git checkout."""
+  folder = pathlib.Path(_version.__file__).parent
+  try:
+    done = subprocess.run(
+      ["git", "-C", str(folder), "describe", "--always", "--dirty"],
+      capture_output=True,
+      text=True,
+      timeout=10,
+    )
+  except (OSError, subprocess.TimeoutExpired):
+    return None
+  return done.stdout.strip() or None
 
 
 def file_sha256(path: str | os.PathLike) -> str:

@@ -68,3 +68,9 @@ def product(weights: Stack, layer: jax.Array, x: jax.Array, bound: int):
     return packed.product(x, weights.packed, layer)
   codes = lax.dynamic_index_in_dim(weights.codes, layer, keepdims=False)
   return ternary_matmul(x, codes, bound)
+
+
+def nbytes(weights: Stack, rows: int) -> int:
+  """Bytes of all matrices in the form that so many rows are multiplied by."""
+  small = weights.packed is not None and rows <= FEW
+  return (weights.packed if small else weights.codes).nbytes

@@ -52,6 +52,15 @@ class Executable:
     """Puts the numbers on the device: one `Numbers` per run."""
     return tuple(_numbers(run) for run in self.runs)
 
+  def weight_bytes(self, numbers: tuple[Numbers, ...], rows: int) -> int:
+    """Bytes of all matrices in the form that so many rows are multiplied by."""
+    stacks = (weights for data in numbers for weights in data.matrices)
+    return sum(stack.nbytes(weights, rows) for weights in stacks)
+
+
+# Results of these end a chain of element-wise instructions (`settle`).
+_HEAVY = ("mul_shr", "round_shift", "sigmoid")
+
 
 def executable(graph: Graph) -> Executable:
   """Prepares a graph: finds the layers that are one program."""
@@ -94,10 +103,11 @@ def _after(layout: Layout, cycle: set[int]) -> set[int]:
 class _Evaluator:
   """One layer on int32[T, width] values."""
 
-  def __init__(self, run: Run, numbers: Numbers, externals) -> None:
+  def __init__(self, run: Run, numbers: Numbers, externals, length) -> None:
     self.layout = run.layers[0].layout
     self.numbers = numbers
     self.externals = externals
+    self.length = length
     # A number that is the same in all layers stays a Python int.
     self.fixed = common(run.scalars)
     self.least = [int(c.min()) for c in run.scalars.T]
@@ -120,6 +130,17 @@ class _Evaluator:
       return stack.product(weights, layer, args[0], bound)
     return getattr(self.alu, op.op)(*args, **static)
 
+  def settle(self, x: jax.Array) -> jax.Array:
+    """x, computed once and kept.
+
+    XLA on CPU repeats a chain of element-wise instructions in every reader of
+    its result, of which a value that is sent has many.  A branch that is taken
+    as far as the data say ends the chain; a barrier does not.
+    """
+    return lax.cond(
+      self.numbers.layers >= 0, lambda v: v, lambda v: jnp.zeros_like(v), x
+    )
+
   def outside(self, where):
     kind, i = where
     if kind == "external":
@@ -137,12 +158,18 @@ class _Evaluator:
     late = _after(layout, cycle)
     for i, op in enumerate(layout.ops):
       if i not in cycle and i not in late and op.op != "prev":
-        values[i] = self.apply(op, read)
+        values[i] = self.value(i, op, read)
     states = self._recur(layout, cycle, values, states)
     for i, op in enumerate(layout.ops):
       if i in late:
-        values[i] = self.apply(op, read)
+        values[i] = self.value(i, op, read)
     return values, states
+
+  def value(self, i: int, op: Op, read) -> jax.Array:
+    """The value of an instruction outside of a recurrence."""
+    x = self.apply(op, read)
+    heavy = op.op in _HEAVY and x.ndim == 2 and x.shape[0] > stack.FEW
+    return self.settle(x) if heavy else x
 
   def _recur(self, layout: Layout, cycle: set[int], values, states):
     if not layout.states:
@@ -180,10 +207,14 @@ class _Evaluator:
 
     states, history = lax.scan(step, tuple(states), tuple(series))
     values.update(zip(inside, history, strict=True))
-    return states
+    if self.length is None:
+      return states
+    last = self.length - 1
+    pick = lambda x: lax.dynamic_index_in_dim(x, last, keepdims=False)
+    return tuple(pick(values[new]) for _, new in layout.states)
 
 
-def execute(exe: Executable, numbers, rows, states, taps, extras):
+def execute(exe: Executable, numbers, rows, states, taps, extras, length=None):
   """Evaluates the graph on a sequence.
 
   Args:
@@ -194,6 +225,8 @@ def execute(exe: Executable, numbers, rows, states, taps, extras):
     taps: function (run index, {local index: int32[T, width]}, extra) ->
       pytree; its results come back stacked over the layers of the run.
     extras: per run a pytree with a leading axis of layers, for `taps`.
+    length: int32[], tokens of the sequence, at least 1; rows behind them are
+      padding, which no state has seen.  None: all rows are.
 
   Returns:
     (values, states, tapped): exported and output values by node id,
@@ -231,7 +264,7 @@ def execute(exe: Executable, numbers, rows, states, taps, extras):
       externals = list(start)
       for k, value in zip(chain, carry, strict=True):
         externals[k] = value
-      found, after = _Evaluator(run, data, externals)(before)
+      found, after = _Evaluator(run, data, externals, length)(before)
       carry = tuple(found[run.chained[k]] for k in chain)
       return carry, (
         tuple(found[i] for i in keep),

@@ -6,12 +6,12 @@ import numpy as np
 
 def build(load, variant):
   from jaxnmc import _version
-  from jaxnmc.report import bench_circuits
+  from jaxnmc.report.bench import circuits
 
-  circuit = bench_circuits.recurrent(load.n, load.activity, load.seed)
+  circuit = circuits.recurrent(load.n, load.activity, load.seed)
   if not np.array_equal(circuit.connections[0].synapse.weights, load.weights):
-    raise ValueError("the weights are not those of `bench_circuits.recurrent`")
-  warm = bench_circuits.Load(circuit, load.steps, load.warm)
+    raise ValueError("the weights are not those of `circuits.recurrent`")
+  warm = circuits.Load(circuit, load.steps, load.warm)
   called = []
 
   def stretch(steps):

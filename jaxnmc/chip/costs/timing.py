@@ -17,7 +17,7 @@ from jaxnmc.chip.costs.pricing import Loads, step_seconds
 from jaxnmc.chip.counting.folding import Stretch
 from jaxnmc.chip.placement.tiles import Placement
 from jaxnmc.chip.routing import link_steps
-from jaxnmc.chip.routing.by_step import by_step
+from jaxnmc.chip.routing.by_step import Skew
 
 __all__ = ["Clock", "Forms"]
 
@@ -95,20 +95,19 @@ class Forms:
 
 def _walk(placement: Placement) -> tuple[np.ndarray, int]:
   """Largest of `Placement.walk` at each depth, and its sum over all."""
-  column = np.searchsorted(placement.used_cores, placement.tile_core)
-  events = []
+  core = np.searchsorted(placement.used_cores, placement.tile_core)
+  entries = [np.zeros((3, 0), np.int64)]
   for synapse, code in zip(placement.network.synapses, placement.encodings):
     mine = list(placement.tiles_of[synapse.dst])
-    if mine:
-      size = placement.sizes[mine][None] * code.entries
-      events.append((synapse.depth, column[mine], lambda a, b, n=size: n))
-  steps, total = placement.steps_per_token, 0
-  most = np.zeros(steps, np.int64)
-  token, cores = np.zeros(1, np.int64), len(placement.used_cores)
-  for at, rows in by_step(events, token, steps, cores):
-    most[at : at + len(rows)] = rows.max(axis=1, initial=0)
-    total += int(rows.sum())
-  return most, total
+    size = placement.sizes[mine] * code.entries
+    each = np.broadcast_arrays(synapse.depth, core[mine], size)
+    entries.append(np.stack(each))
+  depth, place, size = np.concatenate(entries, axis=1)
+  cores, column = len(placement.used_cores), np.zeros_like(depth)
+  skew = Skew.of(depth, place, column, size, cores, 1)
+  one, now = np.ones((1, 1), np.int64), np.zeros(1, np.int64)
+  most, total = skew.peaks(one, now, placement.steps_per_token)
+  return most, int(total.sum())
 
 
 def _each(loads: Loads, function) -> dict[str, np.ndarray]:

@@ -7,15 +7,23 @@ and the sum over cores are kept.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from jaxnmc.chip.placement.tiles import Placement
-from jaxnmc.chip.routing.by_step import add_rows, by_step
-from jaxnmc.chip.routing.link_steps import busiest, link_events
+from jaxnmc.chip.routing.by_step import Skew, add_rows
+from jaxnmc.chip.routing.link_steps import LinkSkews, link_skews
 from jaxnmc.chip.routing.memo import per_placement
-from jaxnmc.chip.routing.segments import Segment, SynapseCount
+from jaxnmc.chip.routing.segments import (
+  Columns,
+  Measured,
+  Segment,
+  SynapseCount,
+  of_placement,
+)
+from jaxnmc.chip.routing.sparse import matrix
 
 __all__ = ["MODES", "STEPS", "TOTALS"]
 __all__ += ["Segment", "Stretch", "SynapseCount", "fold", "series"]
@@ -39,6 +47,8 @@ STEPS = {
   "busiest_mesh": "32-bit words on the busiest link of a chip's mesh",
   "busiest_passes": "neuron passes by the busiest core (only of profiles)",
 }
+# Totals that are counted; neuron passes follow from time.
+_COUNTED = tuple(TOTALS)[:5]
 MODES = ("pipelined", "fall-through", "mixed")
 
 
@@ -75,11 +85,10 @@ def _mode(inject: np.ndarray, latency: int) -> str:
   return "fall-through" if (gaps >= latency).all() else "mixed"
 
 
-def _ends(placement: Placement, count: SynapseCount):
+def _ends(placement: Placement, synapse: int):
   """Tiles of the source and of the target, int arrays."""
-  synapse = placement.network.synapses[count.synapse]
-  tiles = placement.tiles_of
-  return np.array(tiles[synapse.src], int), np.array(tiles[synapse.dst], int)
+  ends, tiles = placement.network.synapses[synapse], placement.tiles_of
+  return np.array(tiles[ends.src], int), np.array(tiles[ends.dst], int)
 
 
 @per_placement
@@ -105,44 +114,46 @@ def _reach(
   }
 
 
-def _events(segment: Segment, placement: Placement) -> Iterator[tuple]:
-  """(name of a total, depth, tiles, int[T, tiles]) of everything that happened.
+def _events(placement: Placement, columns: Columns) -> Iterator[tuple]:
+  """(name of a total, depth, tiles, columns, weight) of all that is counted.
 
   A value that goes to several targets is sent once; one that a population
   reads by several ports arrives once.
   """
-  reach = _reach(placement, tuple(c.synapse for c in segment.counts))
+  reach = _reach(placement, columns.synapses)
   sent, arrived = set(), set()
-  for count in segment.counts:
-    synapse = placement.network.synapses[count.synapse]
-    src, dst = _ends(placement, count)
-    yield "synops", count.depth, dst, count.synops
-    yield "synops_stored", count.depth, dst, count.stored
+  for index in columns.synapses:
+    synapse = placement.network.synapses[index]
+    depth = synapse.depth
+    src, dst = _ends(placement, index)
+    yield "synops", depth, dst, columns.at(index, "synops"), 1
+    yield "synops_stored", depth, dst, columns.at(index, "stored"), 1
     if synapse.source not in sent:
       sent.add(synapse.source)
-      yield "messages_out", count.depth, src, count.out
-      chips = reach[synapse.source]
+      out, chips = columns.at(index, "out"), reach[synapse.source]
+      yield "messages_out", depth, src, out, 1
       if chips.any():
-        yield "crossings", count.depth, src, count.out * chips
+        yield "crossings", depth, src, out, chips
     if (synapse.source, synapse.dst) not in arrived:
       arrived.add((synapse.source, synapse.dst))
-      yield "messages_in", count.depth, dst, count.inc
+      yield "messages_in", depth, dst, columns.at(index, "inc"), 1
 
 
-def _host_events(segment: Segment, placement: Placement) -> Iterator[tuple]:
-  """(depth, int[T]) of messages between host and chips."""
+def _host_events(placement: Placement, columns: Columns) -> Iterator[tuple]:
+  """(depth, columns) of messages between host and chips."""
   met = set()
-  for count in segment.counts:
-    synapse = placement.network.synapses[count.synapse]
-    src, dst = _ends(placement, count)
+  for index in columns.synapses:
+    synapse = placement.network.synapses[index]
+    src, dst = _ends(placement, index)
     if len(src) and len(dst) or synapse.source in met:
       continue
     met.add(synapse.source)
-    values = count.out.sum(-1, dtype=np.int64)
+    at = columns.at(index, "out")
     if not len(src):
-      relay = synapse.kind == "relay"
-      values = count.inc.sum(-1, dtype=np.int64) if relay else count.inc[:, 0]
-    yield count.depth, values
+      # One to one, or every tile gets the same.
+      inc = columns.at(index, "inc")
+      at = inc if synapse.kind == "relay" else inc[:1]
+    yield synapse.depth, at
 
 
 def series(
@@ -161,76 +172,150 @@ def series(
   inject = np.asarray(segment.inject, np.int64)
   steps = int(inject[-1]) + placement.steps_per_token
   rows = np.zeros((steps, len(placement.tiles)), np.int64)
-  for kind, depth, tiles, values in _events(segment, placement):
+  found = segment.measured()
+  counts = found.rows.astype(np.int64)
+  if found.spread is not None:
+    counts = (found.spread.matrix @ counts.T).T
+  for kind, depth, tiles, at, weight in _events(placement, found.columns):
     if kind == name:
-      add_rows(rows, inject + depth, tiles, values)
+      add_rows(rows, inject + depth, tiles, counts[:, at] * weight)
   return rows
 
 
-def _core_steps(walks, inject, steps: int, cores: int):
-  """Largest and sum over cores of the weights walked: two int64[steps]."""
-  most, total = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
-  events = [
-    (depth, columns, lambda a, b, values=values: values[a:b])
-    for depth, columns, values in walks
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Plan:
+  """What is linear in the counts of a set of synapses.
+
+  Attributes:
+    totals: name -> scipy.sparse int64[tiles, counts].
+    walks: weights walked, by core.
+    crossings: messages to other chips, all together.
+    host: messages between host and chips, all together.
+    links: loads of links; None where routes are unknown.
+  """
+
+  totals: Mapping[str, Any]
+  walks: Skew
+  crossings: Skew
+  host: Skew
+  links: LinkSkews | None
+
+  def after(self, spread) -> "_Plan":
+    """The same of what the counts follow from: counts = spread @ it."""
+    return _Plan(
+      {name: weights @ spread for name, weights in self.totals.items()},
+      self.walks.after(spread),
+      self.crossings.after(spread),
+      self.host.after(spread),
+      None if self.links is None else self.links.after(spread),
+    )
+
+
+@per_placement
+def _plan(placement: Placement, synapses: tuple[int, ...]) -> _Plan:
+  """For counts that stand as in `segments.of_placement`."""
+  columns = of_placement(placement, synapses)
+  core = np.searchsorted(placement.used_cores, placement.tile_core)
+  entries: dict[str, list[np.ndarray]] = {}
+  for name, depth, tiles, at, weight in _events(placement, columns):
+    each = np.broadcast_arrays(depth, tiles, at, weight)
+    entries.setdefault(name, []).append(np.stack(each))
+  none = np.zeros((4, 0), np.int64)
+  found = {
+    name: np.concatenate([none, *entries.get(name, [])], axis=1)
+    for name in _COUNTED
+  }
+  width = columns.width
+  shape = (len(placement.tiles), width)
+  totals = {
+    name: matrix(tiles, at, weight, shape)
+    for name, (_, tiles, at, weight) in found.items()
+  }
+  depth, tiles, at, weight = found["synops_stored"]
+  cores = len(placement.used_cores)
+  walks = Skew.of(depth, core[tiles], at, weight, cores, width)
+  depth, tiles, at, weight = found["crossings"]
+  crossings = Skew.of(depth, 0 * tiles, at, weight, 1, width)
+  pairs = [
+    np.stack(np.broadcast_arrays(depth, at))
+    for depth, at in _host_events(placement, columns)
   ]
-  for at, rows in by_step(events, inject, steps, cores):
-    most[at : at + len(rows)] = rows.max(axis=1, initial=0)
-    total[at : at + len(rows)] = rows.sum(axis=1)
-  return most, total
+  depth, at = np.concatenate([none[:2], *pairs], axis=1)
+  host = Skew.of(depth, 0 * at, at, 1, 1, width)
+  return _Plan(totals, walks, crossings, host, link_skews(placement, synapses))
 
 
-def _link_steps(
-  segment: Segment, placement: Placement, inject: np.ndarray, steps: int
-) -> dict[str, np.ndarray]:
-  """Loads of the busiest links; empty where routes are unknown."""
-  found = link_events(segment.counts, placement)
-  if found is None:
-    return {}
-  link, mesh = busiest(found, inject, steps)
-  return {"busiest_link": link, "busiest_mesh": mesh}
+@per_placement
+def _measured_plan(placement: Placement, synapses, spread) -> _Plan:
+  """For rows that the counts follow from by `spread`, or are (None)."""
+  plan = _plan(placement, synapses)
+  return plan if spread is None else plan.after(spread.matrix)
+
+
+class _Lazy(Mapping):
+  """A mapping whose values are worked out when somebody asks."""
+
+  def __init__(self, keys, get: Callable):
+    self._keys, self._get = dict.fromkeys(keys), get
+
+  def __getitem__(self, key):
+    if key not in self._keys:
+      raise KeyError(key)
+    return self._get(key)
+
+  def __iter__(self):
+    return iter(self._keys)
+
+  def __len__(self) -> int:
+    return len(self._keys)
 
 
 def fold(segment: Segment, placement: Placement) -> Stretch:
-  """Totals per tile and numbers per step of one segment."""
+  """Totals per tile and numbers per step of one segment.
+
+  Totals are kept as what they follow from, which is much shorter: a run of
+  many tokens may hold a stretch of each.
+
+  Raises:
+    UserError: messages out of and into a relay that do not agree.
+    PlacementError: a tile on a core or chip that does not exist.
+  """
   inject = np.asarray(segment.inject, np.int64)
   latency = placement.steps_per_token
   steps = int(inject[-1]) + latency
-  passive = ("passes_executed", "passes_active", "hops")
-  totals = {
-    name: np.zeros(len(placement.tiles), np.int64)
-    for name in TOTALS
-    if name not in passive
-  }
-  column = np.searchsorted(placement.used_cores, placement.tile_core)
-  walks, crossings = [], np.zeros(steps, np.int64)
-  for name, depth, tiles, values in _events(segment, placement):
-    np.add.at(totals[name], tiles, values.sum(0, dtype=np.int64))
-    if name == "synops_stored":
-      walks.append((depth, column[tiles], values))
-    elif name == "crossings":
-      crossings[inject + depth] += values.sum(-1, dtype=np.int64)
-  cores = len(placement.used_cores)
-  most, stored = _core_steps(walks, inject, steps, cores)
-  host = np.zeros(steps, np.int64)
-  for depth, values in _host_events(segment, placement):
-    host[inject + depth] += values
-  totals["passes_executed"] = placement.passes * steps
-  totals["passes_active"] = placement.passes * len(inject)
-  rows = {
-    "busiest_stored": most,
+  found = segment.measured()
+  plan = _measured_plan(placement, found.columns.synapses, found.spread)
+  rows, columns = found.rows, found.columns
+  walked, stored = plan.walks.peaks(rows, inject, steps)
+  steps_of = {
+    "busiest_stored": walked,
     "stored": stored,
-    "crossings": crossings,
-    "host_messages": host,
+    "crossings": plan.crossings.peaks(rows, inject, steps)[1],
+    "host_messages": plan.host.peaks(rows, inject, steps)[1],
   }
-  rows |= _link_steps(segment, placement, inject, steps)
-  total = lambda values: values.sum(0, dtype=np.int64)
+  if plan.links is not None:
+    plan.links.check(rows)
+    steps_of["busiest_link"], _ = plan.links.chip.peaks(rows, inject, steps)
+    steps_of["busiest_mesh"], _ = plan.links.mesh.peaks(rows, inject, steps)
+  sums = rows.sum(0, dtype=np.int64)
+  tokens = len(inject)
+
+  def total(name: str) -> np.ndarray:
+    if name in plan.totals:
+      return plan.totals[name] @ sums
+    return placement.passes * (steps if name == "passes_executed" else tokens)
+
+  def sent(index: int) -> tuple[np.ndarray, np.ndarray]:
+    one = Measured(columns, sums[None], found.spread)
+    count = one[columns.synapses.index(index)]
+    return count.out[0], count.inc[0]
+
   return Stretch(
     _mode(inject, latency),
-    len(inject),
+    tokens,
     steps,
     int(inject[0]) + latency - 1,
-    totals,
-    rows,
-    {c.synapse: (total(c.out), total(c.inc)) for c in segment.counts},
+    _Lazy((n for n in TOTALS if n != "hops"), total),
+    steps_of,
+    _Lazy(columns.synapses, sent),
   )

@@ -140,38 +140,34 @@ class Watch:
   """Which values the functional engine measures, and where it finds them.
 
   Args:
-    paths: name of the source of each route.
-    sources: node of the source of each route.
-    inner: of each run of layers: per layer the routes inside it (aligned), and
-      the local index of each one's source.
+    names: node -> name of every value that is sent, in order.
+    inside: of each run of layers: local index -> its node in every layer, None
+      where that layer does not send it.
+    outside: nodes of no layer.
   """
 
   def __init__(
     self,
-    paths: Sequence[str],
-    sources: Sequence[int],
-    inner: Sequence[tuple[Sequence[Sequence[int]], Sequence[int]]],
+    names: Mapping[int, str],
+    inside: Sequence[Mapping[int, tuple[int | None, ...]]],
+    outside: Sequence[int],
   ) -> None:
-    self._order = {path: k for k, path in reversed([*enumerate(paths)])}
-    self._inner: list[dict[int, tuple[str, ...]]] = []
-    met: set[int] = set()
-    for layers, local in inner:
-      found: dict[int, tuple[str, ...]] = {}
-      for column, source in enumerate(local):
-        routes = [layer[column] for layer in layers]
-        found.setdefault(source, tuple(paths[i] for i in routes))
-        met |= {sources[i] for i in routes}
-      self._inner.append(found)
-    self._outer = {
-      node: path for path, node in zip(paths, sources) if node not in met
-    }
+    self._order = {path: k for k, path in enumerate(names.values())}
+    self._inner = [
+      {
+        local: tuple(None if n is None else names[n] for n in nodes)
+        for local, nodes in run.items()
+      }
+      for run in inside
+    ]
+    self._outer = {node: names[node] for node in outside}
 
   def inside(self, run: int, values) -> tuple:
-    """Measures what one layer of a run sends within it."""
+    """Measures what one layer of a run sends."""
     return tuple(measure(values[local]) for local in self._inner[run])
 
   def outside(self, values) -> tuple:
-    """Measures what is sent from layer to layer and to and from the host."""
+    """Measures what no layer sends."""
     return tuple(measure(values[node]) for node in self._outer)
 
   def collect(self, inside, outside, tokens: int) -> dict[str, Histogram]:
@@ -180,8 +176,9 @@ class Watch:
     for table, rows in zip(self._inner, inside, strict=True):
       for paths, (bits, sent) in zip(table.values(), rows, strict=True):
         for layer, path in enumerate(paths):
-          pick = lambda a, at=layer: np.asarray(a)[..., at, :]
-          found[path] = counted((pick(bits), pick(sent)), tokens)
+          if path is not None:
+            pick = lambda a, at=layer: np.asarray(a)[..., at, :]
+            found[path] = counted((pick(bits), pick(sent)), tokens)
     for path, raw in zip(self._outer.values(), outside, strict=True):
       found[path] = counted(raw, tokens)
     return {

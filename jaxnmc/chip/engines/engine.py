@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxnmc.chip.counting.counters import Counters
-from jaxnmc.chip.counting.folding import Segment, SynapseCount
+from jaxnmc.chip.counting.folding import Segment
 from jaxnmc.chip.counting.histograms import Histogram
 from jaxnmc.chip.routing import traffic
 from jaxnmc.errors import PlanError, TransformError
@@ -94,19 +94,3 @@ class Engine:
     pipelined = self.mode == "pipelined"
     stride = 1 if pipelined else self.network.steps_per_token
     return np.arange(tokens, dtype=np.int64) * stride
-
-  def split(self, counts: np.ndarray) -> tuple[SynapseCount, ...]:
-    """Cuts rows of counts, int[T, columns], into one part per route."""
-    result, at = [], 0
-    for route in self.routes:
-      k, m = route.src.count, route.dst.count
-      out = counts[:, at : at + k]
-      inc, synops, stored = (
-        counts[:, at + k + i * m : at + k + (i + 1) * m] for i in range(3)
-      )
-      at += route.columns
-      synapse = route.synapse
-      result.append(
-        SynapseCount(synapse.index, synapse.depth, out, inc, synops, stored)
-      )
-    return tuple(result)

@@ -7,57 +7,22 @@ it did so follows from the schedule (a token's event at depth d happens at step
 inject + d).  Masks and saturation counts take `interpreted` instead.
 """
 
-import dataclasses
-
 import jax
 import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.chip.counting import histograms as sizes
-from jaxnmc.chip.counting.counters import Segment
 from jaxnmc.chip.engines import checking, states
 from jaxnmc.chip.engines.engine import Engine
 from jaxnmc.chip.engines.interpreted import Interpreted
-from jaxnmc.chip.routing import traffic
+from jaxnmc.chip.engines.taps import Counts, Extremes
+from jaxnmc.chip.routing.segments import Measured, Segment
 from jaxnmc.ops.execute import executable, execute
 from jaxnmc.ops.transform import over_batch
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Block:
-  """Routes inside the layers of one run, counted while they are scanned.
-
-  Attributes:
-    routes: per layer the indices of its routes, aligned between layers.
-    sources: local index of each route's source.
-  """
-
-  routes: tuple[tuple[int, ...], ...]
-  sources: tuple[int, ...]
-
-
-def _block(run, routes, by_source) -> _Block | None:
-  """Aligns the inner routes of a run's layers; None if they are cut apart."""
-  table, keys = [], []
-  for layer in run.layers:
-    local = {n: i for i, n in enumerate(layer.nodes)}
-    inner = []
-    for node in layer.nodes:
-      for i in by_source.get(node, ()):
-        route, synapse = routes[i], routes[i].synapse
-        # A value that waits on an axon comes back to its own population.
-        own = synapse.src == synapse.dst
-        if own or synapse.target in local:
-          to = -1 - synapse.delay if own else local[synapse.target]
-          cut = (route.src.key, route.dst.key, route.sparse)
-          key = (local[node], to, synapse.kind, cut)
-          inner.append((key, i))
-    inner.sort()
-    keys.append([k for k, _ in inner])
-    table.append(tuple(i for _, i in inner))
-  if any(k != keys[0] for k in keys):
-    return None
-  return _Block(tuple(table), tuple(k[0] for k in keys[0]))
+# Lengths that programs are compiled for. Longer sequences are cut: what a piece
+# computes stays in the caches, and its memory does not grow with the sequence.
+LENGTHS = (1, 8, 32, 128)
 
 
 class Functional(Engine):
@@ -71,6 +36,7 @@ class Functional(Engine):
     saturation: also count the values that each site clipped.
     histograms: also count how large messages are and who sends them.
     checked: refuse what does not fit the chip (`chip.engines.checking`).
+    donate: a state that is handed in may be overwritten.
   """
 
   def __init__(
@@ -82,125 +48,72 @@ class Functional(Engine):
     saturation: bool = False,
     histograms: bool = False,
     checked: bool = False,
+    donate: bool = False,
   ) -> None:
     super().__init__(fn, plan, placement, mode)
     self.saturation, self.checked = saturation, checked
+    self._exe = executable(self.graph)
+    self._counts = Counts(self._exe, placement, self.routes)
+    self._extremes: Extremes | None = None
     if checked:
       checking.check_summable(self.network)
-    # Per route its counts and, checked, its extremes.
-    self._columns = [r.columns for r in self.routes]
-    if checked:
-      self._columns = [
-        r.columns + 4 * (r.src.count + r.dst.count) for r in self.routes
-      ]
-    self._exe = executable(self.graph)
-    by_source: dict[int, list[int]] = {}
-    for i, route in enumerate(self.routes):
-      by_source.setdefault(route.synapse.source, []).append(i)
-    blocks = [_block(run, self.routes, by_source) for run in self._exe.runs]
-    self._blocks = [b or _Block((), ()) for b in blocks]
-    inner = {i for b in self._blocks for rows in b.routes for i in rows}
-    self._outer = [i for i in range(len(self.routes)) if i not in inner]
-    self._outer_dense = {
-      i: jax.tree.map(jnp.asarray, self._needs([self.routes[i]], one=True))
-      for i in self._outer
-    }
-    self._data: tuple | None = None
+      self._extremes = Extremes(self._exe, self.routes)
     self._watch: sizes.Watch | None = None
     if histograms:
-      paths = [r.synapse.path for r in self.routes]
-      nodes = [r.synapse.source for r in self.routes]
-      inside_runs = [(b.routes, b.sources) for b in self._blocks]
-      self._watch = sizes.Watch(paths, nodes, inside_runs)
+      names = {r.synapse.source: r.synapse.path for r in self.routes}
+      there = self._counts.places
+      self._watch = sizes.Watch(names, there.inside, there.outside)
     self._interpreted = Interpreted(
-      fn,
-      plan,
-      self.routes,
-      self._measure,
-      lambda route: self._needs([route], one=True),
-      histograms,
+      fn, plan, self._counts.basis, self._extremes, histograms
     )
-    self._jit = jax.jit(self._core)
+    self._data: tuple | None = None
+    # What a token leaves behind is overwritten only where the caller says so.
+    given = ("state",) if donate else ()
+    self._jit = jax.jit(self._core, donate_argnames=given)
+
+  def weight_bytes(self, tokens: int) -> int:
+    """Bytes of matrices that a call for so many tokens reads."""
+    return self._exe.weight_bytes(self._load()[0], tokens)
 
   def _load(self):
     """Constants on the device, made at the first call."""
     if self._data is None:
       table = jnp.asarray(self.graph.input.data)
-      self._data = (self._exe.load(), table, self._counting())
+      limits = self._extremes.load() if self._extremes else None
+      counts = self._counts.load()
+      self._data = (self._exe.load(), table, counts, limits)
     return self._data
 
-  def _counting(self):
-    """Per run the counting matrices of its dense routes, by layer."""
-    extras = []
-    for block in self._blocks:
-      rows = []
-      for column in range(len(block.sources)):
-        indices = [layer[column] for layer in block.routes]
-        needs = self._needs([self.routes[i] for i in indices])
-        rows.append(jax.tree.map(jnp.asarray, needs))
-      extras.append(tuple(rows))
-    return tuple(extras)
+  def _core(self, data, inputs, length, state):
+    numbers, table, (inner, outer), limits = data
 
-  def _needs(self, routes, one: bool = False):
-    """Matrices that `_measure` wants: of routes that run as one, or of one."""
-    dense = traffic.nonzero(routes)
-    codes = None
-    if self.checked and dense is not None:
-      codes = np.stack([r.synapse.weights for r in routes])
-    return (
-      jax.tree.map(lambda x: x[0], (dense, codes)) if one else (dense, codes)
-    )
-
-  def _measure(self, route, x, needs):
-    """Counts of a synapse and, checked, its extremes: int32[..., columns]."""
-    dense, codes = needs
-    counts = traffic.count(route, x, dense)
-    if not self.checked:
-      return counts
-    return jnp.concatenate(
-      [counts, checking.of_route(route, x, codes)], axis=-1
-    )
-
-  def _core(self, data, inputs, state):
-    numbers, table, extras = data
-
-    def count(index, found, extra):
-      block = self._blocks[index]
-      if not block.sources:
-        return (), ()
-      first = block.routes[0]
-      parts = [
-        self._measure(self.routes[i], found[source], needs)
-        for i, source, needs in zip(first, block.sources, extra, strict=True)
-      ]
+    def measure(index, found, extra):
+      tables, codes = extra
+      counts = self._counts.inside(index, found, tables)
+      limit = self._extremes
+      most = limit.inside(index, found, codes) if limit else ()
       watched = self._watch.inside(index, found) if self._watch else ()
-      return jnp.concatenate(parts, axis=-1), watched
+      return counts, most, watched
+
+    limit = self._extremes
 
     def one(inputs, state):
       ids = inputs["ids"]
       rows = jnp.take(table, ids, axis=0, mode="clip").astype(jnp.int32)
-      places = states.slots(self.graph)
-      if state is None:
-        widths = {prev: self.graph.nodes[prev].width for _, prev in places}
-        before = {p: jnp.zeros(w, jnp.int32) for p, w in widths.items()}
-      else:
-        before = states.enter(self.graph, state)
+      before = states.enter(self.graph, state)
+      codes = limits[0] if limits else ((),) * len(inner)
+      extras = tuple(zip(inner, codes, strict=True))
       values, after, tapped = execute(
-        self._exe, numbers, rows, before, count, extras
+        self._exe, numbers, rows, before, measure, extras, length
       )
-      outer = [
-        self._measure(
-          self.routes[i],
-          values[self.routes[i].synapse.source],
-          self._outer_dense[i],
-        )
-        for i in self._outer
-      ]
-      outer.append(jnp.zeros((len(ids), 0), jnp.int32))
+      counts, most, watched = zip(*tapped, strict=True)
+      beside = (
+        self._counts.outside(values, outer),
+        limit.outside(values, limits[1]) if limit else (),
+        self._watch.outside(values) if self._watch else (),
+      )
       out = states.outputs(self.graph, values)
-      inner, watched = zip(*tapped, strict=True) if tapped else ((), ())
-      beside = self._watch.outside(values) if self._watch else ()
-      raw = (inner, jnp.concatenate(outer, axis=-1), (watched, beside))
+      raw = (counts, most, watched), beside
       return out, states.leave(self.graph, after), raw
 
     return over_batch(one, inputs, state)
@@ -212,27 +125,20 @@ class Functional(Engine):
     a call; it takes no mask.
     """
     self.check(qparams, inputs)
-    return self._core(self._load(), inputs, state)
+    if state is None:
+      state = states.zeros(self.graph, jnp.shape(inputs["ids"])[:-1])
+    return self._core(self._load(), inputs, None, state)
 
-  def rows(self, raw) -> np.ndarray:
-    """Raw counts -> int32[..., T, columns] in the order of `routes`."""
-    blocks, outer, _ = jax.device_get(raw)
-    starts = np.cumsum([0, *self._columns])
-    out = np.empty((*outer.shape[:-1], starts[-1]), np.int32)
-    for block, data in zip(self._blocks, blocks, strict=True):
-      for layer, indices in enumerate(block.routes):
-        at = 0
-        for i in indices:
-          width = self._columns[i]
-          part = data[..., layer, :, at : at + width]
-          out[..., starts[i] : starts[i] + width] = part
-          at += width
-    at = 0
-    for i in self._outer:
-      width = self._columns[i]
-      out[..., starts[i] : starts[i] + width] = outer[..., at : at + width]
-      at += width
-    return out
+  def rows(self, raw, shape: tuple[int, ...]) -> np.ndarray:
+    """Raw counts -> int32[..., T, columns] of `routing.probes.Basis`.
+
+    Args:
+      raw: what `traced` returned.
+      shape: of the ids.
+    """
+    (inside, _, _), (outside, _, _) = raw
+    inside, outside = jax.device_get((inside, outside))
+    return self._counts.collect(inside, outside, shape)
 
   def __call__(self, qparams, inputs, state=None):
     """Runs a prompt (or one token) and counts.
@@ -255,36 +161,68 @@ class Functional(Engine):
     state = self.begin(qparams, inputs, state)
     if self.checked and state is not None:
       checking.check_state(self.graph, state)
+    shape = np.shape(inputs["ids"])
     saturated = watched = None
     if self.saturation or inputs.get("mask") is not None:
       found = self._interpreted(qparams, inputs, state)
-      out, state, counts, clipped, watched = found
+      out, state, counts, most, clipped, watched = found
       saturated = clipped if self.saturation else None
     else:
-      only = {"ids": jnp.asarray(inputs["ids"], jnp.int32)}
-      out, state, raw = self._jit(self._load(), only, state)
-      counts = self.rows(raw)
-      if self._watch is not None:
-        tokens = int(np.prod(only["ids"].shape))
-        inside, outside = jax.device_get(raw[2])
-        watched = self._watch.collect(inside, outside, tokens)
-    rows = counts[None] if counts.ndim == 2 else counts
-    segments = tuple(self._segment(r) for r in rows)
+      out, state, counts, most, watched = self._run(inputs["ids"], state)
+    each = (slice(None),) if len(shape) == 1 else np.ndindex(shape[0])
+    segments = tuple(
+      self._segment(counts[k], most and [part[k] for part in most])
+      for k in each
+    )
     return out, state, self.fold(segments, saturated, watched)
 
-  def _segment(self, rows: np.ndarray) -> Segment:
+  def _run(self, ids, state):
+    """A sequence of any length, in pieces of few lengths.
+
+    Every length is a program of its own, so a piece is padded to one of
+    `LENGTHS`; its state is that after its last token.
+    """
+    ids = np.asarray(ids, np.int32)
+    if state is None:
+      state = states.zeros(self.graph, ids.shape[:-1])
+    outs, rows, limits, watched = [], [], [], None
+    for start in range(0, ids.shape[-1], LENGTHS[-1]):
+      part = ids[..., start : start + LENGTHS[-1]]
+      tokens = part.shape[-1]
+      # Padding would be counted by what is summed over tokens.
+      size = tokens if self._watch else next(n for n in LENGTHS if n >= tokens)
+      spare = [(0, 0)] * (ids.ndim - 1) + [(0, size - tokens)]
+      inputs = {"ids": np.pad(part, spare)}
+      found = self._jit(
+        self._load(), inputs, length=np.int32(tokens), state=state
+      )
+      out, state, raw = found
+      cut = lambda x, n=tokens: x if x.shape[-2] == n else x[..., :n, :]
+      outs.append(jax.tree.map(cut, out))
+      rows.append(cut(self.rows(raw, inputs["ids"].shape)))
+      (_, inside, seen), (_, outside, beside) = raw
+      if self._extremes is not None:
+        limits.append([cut(x) for x in self._extremes.collect(inside, outside)])
+      if self._watch is not None:
+        seen, beside = jax.device_get((seen, beside))
+        more = self._watch.collect(seen, beside, part.size)
+        watched = sizes.merge(watched, more) if watched else more
+    joined = lambda *parts: jnp.concatenate(parts, axis=-2)
+    out = jax.tree.map(joined, *outs) if len(outs) > 1 else outs[0]
+    most = [np.concatenate(parts, axis=-2) for parts in zip(*limits)] or None
+    return out, state, np.concatenate(rows, axis=-2), most, watched
+
+  def _segment(self, rows: np.ndarray, most) -> Segment:
     """The segment of a sequence; refuses what `checked` refuses."""
     inject = self.default_inject(len(rows))
-    if not self.checked:
-      return Segment(inject, self.split(rows))
-    counts, extremes = [], []
-    parts = np.split(rows, np.cumsum(self._columns)[:-1], axis=-1)
-    for route, part in zip(self.routes, parts, strict=True):
-      counts.append(part[:, : route.columns])
-      tiles = part[:, route.columns :].reshape(len(rows), -1, 4)
-      sends = route.src.count
+    basis = self._counts.basis
+    segment = Segment(inject, Measured(basis.columns, rows, basis.spread))
+    if most is None:
+      return segment
+    extremes = []
+    for route, part in zip(self.routes, most, strict=True):
+      tiles, sends = part.reshape(len(rows), -1, 4), route.src.count
       extremes.append((tiles[:, :sends], tiles[:, sends:]))
     checking.check_extremes(self.placement, self.routes, inject, extremes)
-    segment = Segment(inject, self.split(np.concatenate(counts, axis=-1)))
     checking.check_inboxes(self.placement, segment)
     return segment

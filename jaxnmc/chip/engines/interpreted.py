@@ -10,8 +10,12 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.chip.counting import histograms as sizes
+from jaxnmc.chip.engines import checking
+from jaxnmc.chip.engines.taps import Extremes
 from jaxnmc.chip.placement import digits
+from jaxnmc.chip.routing import probes
 from jaxnmc.errors import PlanError
+from jaxnmc.kernels.tally import tally
 from jaxnmc.numerics.fx import codes
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.quantized import Quantized
@@ -27,30 +31,49 @@ class Interpreted:
   Args:
     fn: model function.
     plan: number formats.
-    routes: counted synapses.
-    measure: (route, values sent, what it needs) -> int32[T, columns].
-    needs: route -> arrays that `measure` needs.
+    basis: what is measured of the values that are sent.
+    extremes: also measure the largest messages and sums; None: do not.
     histograms: also count how large messages are and who sends them.
   """
 
   def __init__(
-    self, fn, plan, routes, measure, needs, histograms: bool = False
+    self,
+    fn,
+    plan,
+    basis: probes.Basis,
+    extremes: Extremes | None = None,
+    histograms: bool = False,
   ) -> None:
-    self.fn, self.plan, self.routes = fn, plan, routes
-    self._measure, self._needs = measure, needs
-    self.sites = frozenset(r.synapse.path for r in routes)
+    self.fn, self.plan, self.basis = fn, plan, basis
+    self._extremes = extremes
+    self.sites = frozenset(p.path for p in basis.probes.values())
     self._watched = sorted(self.sites) if histograms else []
-    self._extras: list | None = None
+    self._extras: tuple | None = None
     self._jit = jax.jit(self._core)
 
+  def _needs(self) -> tuple:
+    """Arrays on the device that measuring takes."""
+    put = lambda x: None if x is None else jnp.asarray(x)
+    tables = [put(p.table) for p in self.basis.probes.values()]
+    limits = self._extremes
+    if limits is None:
+      return tables, []
+    return tables, [put(limits.codes(route)) for route in limits.routes]
+
   def _core(self, tree, extras, inputs, state):
+    tables, weights = extras
+    routes = self._extremes.routes if self._extremes else ()
+
     def one(inputs, state):
       ops = Quantized(self.plan, IntAlu(), IntStore(), self.sites, True)
       out, state = self.fn(ops, tree, inputs, state)
       values = ops.tape.values
-      rows = [
-        self._measure(route, codes(values[route.synapse.path]), extra)
-        for route, extra in zip(self.routes, extras, strict=True)
+      found = self.basis.probes.values()
+      sent = [codes(values[probe.path]) for probe in found]
+      counts = tally(sent, [probe.edges for probe in found], tables)
+      most = [
+        checking.of_route(route, codes(values[route.synapse.path]), dense)
+        for route, dense in zip(routes, weights, strict=True)
       ]
       clipped = {
         k.removesuffix(_CLIPPED): v
@@ -58,7 +81,7 @@ class Interpreted:
         if k.endswith(_CLIPPED)
       }
       watched = {k: sizes.measure(codes(values[k])) for k in self._watched}
-      return out, state, jnp.concatenate(rows, axis=-1), clipped, watched
+      return out, state, counts, most, clipped, watched
 
     return over_batch(one, inputs, state)
 
@@ -71,8 +94,9 @@ class Interpreted:
       state: state of an earlier call, or None.
 
     Returns:
-      (out, state, what was measured int32[..., T, columns], {site: values
-      clipped}, {value: `Histogram`} or None).
+      (out, state, columns of the basis int32[..., T, columns], extremes of
+      every route or None, {site: values clipped}, {value: `Histogram`} or
+      None).
 
     Raises:
       PlanError: float params, another plan, or a placement on a chip whose
@@ -86,14 +110,15 @@ class Interpreted:
         " out the mask and the count of saturations"
       )
     if self._extras is None:
-      self._extras = [self._needs(r) for r in self.routes]
+      self._extras = self._needs()
     tree = checked_tree(qparams, self.plan)
     found = self._jit(tree, self._extras, inputs, state)
-    out, state, counts, clipped, raw = found
+    out, state, counts, most, clipped, raw = found
     totals = {k: int(np.sum(v)) for k, v in jax.device_get(clipped).items()}
     watched = None
     if self._watched:
       tokens = int(np.prod(np.shape(inputs["ids"])))
       each = jax.device_get(raw).items()
       watched = {k: sizes.counted(v, tokens) for k, v in each}
-    return out, state, np.asarray(counts), totals, watched
+    most = None if self._extremes is None else [np.asarray(m) for m in most]
+    return out, state, np.asarray(counts), most, totals, watched

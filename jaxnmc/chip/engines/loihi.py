@@ -18,6 +18,7 @@ def loihi(
   saturation: bool = False,
   histograms: bool = False,
   checked: bool = False,
+  donate: bool = False,
   mesh=None,
 ):
   """Runs a model on the cores of a placement.
@@ -40,6 +41,9 @@ def loihi(
       an accumulator or a message out of its bits, more messages in a step
       than an inbox takes, a state out of its formats.  Takes longer; results
       are the same.
+    donate: the memory of a state that is handed in may be overwritten, so it
+      must not be used again (functional engine only; the stepped one does
+      not take it as it is).
     mesh: `jax.sharding.Mesh` with one axis, over whose devices the machine is
       split (stepped engine only).
 
@@ -74,7 +78,7 @@ def loihi(
         " mesh, or vmap and shard fixed"
       )
     return Functional(
-      fn, plan, placement, mode, saturation, histograms, checked
+      fn, plan, placement, mode, saturation, histograms, checked, donate
     )
   for asked, what in ((saturation, "saturations"), (histograms, "histograms")):
     if asked:

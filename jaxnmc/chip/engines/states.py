@@ -1,6 +1,9 @@
 """Outputs and state of a placed model: `Fx` pytrees outside, codes inside."""
 
+from collections.abc import Mapping
+
 import jax
+import numpy as np
 
 from jaxnmc.errors import PlanError
 from jaxnmc.numerics.fx import Fx, is_fx
@@ -11,6 +14,14 @@ def slots(graph: Graph) -> list[tuple[Output, int]]:
   """(state leaf, id of the `prev` node that reads it), in pytree order."""
   reader = {new: old for old, new in graph.bind.items()}
   return [(leaf, reader[leaf.node]) for leaf in jax.tree.leaves(graph.state)]
+
+
+def zeros(graph: Graph, batch: tuple[int, ...] = ()):
+  """The state before the first token, leaves int32[*batch, width]."""
+  places = slots(graph)
+  widths = {prev: graph.nodes[prev].width for _, prev in places}
+  codes = {p: np.zeros((*batch, w), np.int32) for p, w in widths.items()}
+  return leave(graph, codes)
 
 
 def enter(graph: Graph, state) -> dict[int, jax.Array]:
@@ -50,7 +61,7 @@ def enter(graph: Graph, state) -> dict[int, jax.Array]:
   return found
 
 
-def leave(graph: Graph, codes: dict[int, jax.Array]):
+def leave(graph: Graph, codes: Mapping[int, jax.Array | np.ndarray]):
   """The state pytree, leaves `Fx`, from int32[width] by `prev` node."""
   leaves = [_value(leaf, codes[prev]) for leaf, prev in slots(graph)]
   return jax.tree.unflatten(jax.tree.structure(graph.state), leaves)

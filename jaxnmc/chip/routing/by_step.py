@@ -1,58 +1,122 @@
-"""Sums of events by time step, some steps at a time.
+"""From what each token counted to the busiest place of every time step.
 
-A token's event of depth d is in step inject[n] + d. A run has many steps and a
-system many cores and links, so no array of steps by cores is ever whole.
+A token's event of depth d is in step inject[n] + d.  The load of a place (a
+core, a link) at a depth is linear in what the token counted, so a matrix, made
+once per placement, gives it for all places (`Skew`); what remains is to add up
+tokens that are on the way together.  A run has many steps and a system many
+cores and links, so no array of steps by places is ever whole.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import functools
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Event", "add_rows", "by_step"]
+from jaxnmc.chip.routing.sparse import matrix
 
-# (depth, columns int[k], values of tokens start to stop - 1 on these columns:
-# a function to int[stop - start, k]).
-Event = tuple[int, np.ndarray, Callable[[int, int], np.ndarray]]
+__all__ = ["Skew", "add_rows"]
 
-WINDOW = 1 << 22  # numbers in the buffer
+WINDOW = 1 << 22  # numbers in a buffer
 
 
-def by_step(
-  events: Sequence[Event], inject: np.ndarray, steps: int, columns: int
-) -> Iterator[tuple[int, np.ndarray]]:
-  """Sums of events, some steps at a time.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Skew:
+  """Loads of places at depths: weights @ counts.
 
-  Args:
-    events: any order.
-    inject: step at which each token enters, rising, int64[T].
-    steps: number of steps.
-    columns: number of columns.
-
-  Yields:
-    (first step, int64[some steps, columns]), in order, every step once. The
-    buffer is used again.
+  Attributes:
+    weights: scipy.sparse int64[loads, counts].
+    depth: of each load, rising, int64[loads].
+    place: of each load, below `places`; once at a depth, int64[loads].
+    places: number of places.
   """
-  events = sorted(events, key=lambda e: e[0])
-  depths = np.array([depth for depth, _, _ in events], np.int64)
-  size = min(steps, max(1, WINDOW // max(1, columns)))
-  buffer = np.zeros((size, columns), np.int64)
-  for start in range(0, steps, size):
-    stop = min(steps, start + size)
-    rows = buffer[: stop - start]
-    rows[:] = 0
-    # Events of tokens that are there in these steps.
-    first = np.searchsorted(depths, start - inject[-1])
-    last = np.searchsorted(depths, stop - inject[0])
-    for depth, where, values in events[first:last]:
-      a, b = np.searchsorted(inject, (start - depth, stop - depth))
-      if a < b:
-        add_rows(rows, inject[a:b] + (depth - start), where, values(a, b))
-    yield start, rows
+
+  weights: Any
+  depth: np.ndarray
+  place: np.ndarray
+  places: int
+
+  @classmethod
+  def of(cls, depth, place, column, weight, places: int, width: int) -> "Skew":
+    """From entries: a count of `column` loads `place` by `weight` at `depth`.
+
+    Args:
+      depth: int[n].
+      place: int[n].
+      column: int[n].
+      weight: int[n] or int.
+      places: number of places.
+      width: number of columns.
+
+    Returns:
+      The map; entries of one load are added up.
+    """
+    depth, place = np.asarray(depth, np.int64), np.asarray(place, np.int64)
+    key, load = np.unique(depth * max(1, places) + place, return_inverse=True)
+    weights = matrix(load, column, weight, (len(key), width))
+    return cls(weights, *np.divmod(key, max(1, places)), places)
+
+  def after(self, spread) -> "Skew":
+    """The same map of what the counts follow from: counts = spread @ it."""
+    if spread is None:
+      return self
+    return dataclasses.replace(self, weights=self.weights @ spread)
+
+  def peaks(
+    self, rows: np.ndarray, inject: np.ndarray, steps: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Load of the busiest place, and of all together, in every step.
+
+    Args:
+      rows: what each token counted, int[T, columns].
+      inject: step at which each token enters, rising, int64[T].
+      steps: number of steps.
+
+    Returns:
+      (largest, sum), int64[steps] each.
+    """
+    most, total = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
+    if not len(self.depth) or not len(inject):
+      return most, total
+    depths, first, parts = self._by_depth
+    if (np.diff(inject) > depths[-1] - depths[0]).all():
+      each = max(1, WINDOW // len(self.depth))
+      for a in range(0, len(inject), each):
+        loads = self.weights @ rows[a : a + each].T.astype(np.int64)
+        at = inject[a : a + each] + depths[:, None]
+        most[at] = np.maximum(np.maximum.reduceat(loads, first, axis=0), 0)
+        total[at] = np.add.reduceat(loads, first, axis=0)
+      return most, total
+    size = min(steps, max(1, WINDOW // self.places))
+    buffer = np.zeros((size, self.places), np.int64)
+    for start in range(0, steps, size):
+      there = buffer[: min(size, steps - start)]
+      there[:] = 0
+      # Depths, and of each the tokens, that are there in these steps.
+      low = np.searchsorted(depths, start - inject[-1])
+      high = np.searchsorted(depths, start + len(there) - inject[0])
+      for depth, (places, weights) in zip(depths[low:high], parts[low:high]):
+        a, b = np.searchsorted(inject - start, (-depth, len(there) - depth))
+        if a < b:
+          loads = weights @ rows[a:b].T.astype(np.int64)
+          add_rows(there, inject[a:b] + (depth - start), places, loads.T)
+      most[start : start + len(there)] = there.max(axis=1)
+      total[start : start + len(there)] = there.sum(axis=1)
+    return most, total
+
+  @functools.cached_property
+  def _by_depth(self) -> tuple[np.ndarray, np.ndarray, list]:
+    """(depths, first load of each, [(its places, its rows of weights)])."""
+    depths, first = np.unique(self.depth, return_index=True)
+    stop = np.append(first[1:], len(self.depth))
+    parts = [slice(a, b) for a, b in zip(first, stop)]
+    cut = [(self.place[part], self.weights[part]) for part in parts]
+    return depths, first, cut
 
 
 def add_rows(rows: np.ndarray, at: np.ndarray, columns, values) -> None:
   """rows[at[n], columns] += values[n]; at is rising, columns may repeat."""
-  if len(np.unique(columns)) < len(columns):
+  if len(columns) > 1 and (np.diff(np.sort(columns)) == 0).any():
     np.add.at(rows, (at[:, None], columns[None, :]), values)
   elif at[-1] - at[0] == len(at) - 1:
     rows[at[0] : at[-1] + 1, columns] += values

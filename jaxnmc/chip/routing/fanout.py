@@ -7,12 +7,13 @@ all messages of a relay have equal ends: such a part is a piece.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from jaxnmc.chip.network import Synapse
 from jaxnmc.chip.placement.tiles import Placement
+from jaxnmc.chip.routing.sparse import matrix, stacked
 from jaxnmc.errors import PlacementError
 
 __all__ = ["Relay", "Value", "check_cores", "values"]
@@ -64,6 +65,27 @@ class Relay:
     count = np.diff(edges)
     agree = (edges[..., self.where] == every).all(-1)
     return count, agree & (count >= 0).all(-1)
+
+  def matrices(self, sides: Sequence[np.ndarray], width: int):
+    """`pieces` as matrices on rows of counts.
+
+    Args:
+      sides: columns of the messages of each side, as in `pieces`.
+      width: number of columns.
+
+    Returns:
+      (scipy.sparse int64[pieces, width], the same of checks: zero where all
+      sides agree).
+    """
+    # Running sums of all sides, one below the other, as `pieces` forms them.
+    below = []
+    for columns in sides:
+      n = len(columns)
+      row, column = np.tril_indices(n + 1, -1, n)
+      below.append(matrix(row, columns[column], 1, (n + 1, width)))
+    every = stacked(below, width)
+    edges = every[self.first]
+    return edges[1:] - edges[:-1], edges[self.where] - every
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,69 +8,134 @@ them, and by piece of a relay (`fanout`). Sums over steps are the loads of
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from jaxnmc.chip.placement.tiles import Placement
 from jaxnmc.chip.routing import fanout
-from jaxnmc.chip.routing.by_step import Event, by_step
+from jaxnmc.chip.routing.by_step import Skew
 from jaxnmc.chip.routing.memo import per_placement
 from jaxnmc.chip.routing.routes import ROUTE_FACTS, Grid, Mesh, layout
-from jaxnmc.chip.routing.segments import SynapseCount
+from jaxnmc.chip.routing.segments import Columns, of_placement
+from jaxnmc.chip.routing.sparse import matrix, stacked
 from jaxnmc.errors import UserError
 
-__all__ = ["LinkEvents", "busiest", "by_depth", "link_events"]
+__all__ = ["LinkSkews", "by_depth", "link_skews"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LinkEvents:
-  """Loads of links, event by event.
+class LinkSkews:
+  """Loads of links from the counts of synapses.
 
   Attributes:
-    events: loads as `by_step.Event`; no column is twice in one.
-    columns: links that are passed at all.
-    meshes: the first `meshes` columns are links between routers of a chip,
-      their loads 32-bit words; the others are links between chips, messages.
+    mesh: 32-bit words on the links between routers of a chip.
+    chip: messages on the links between chips.
+    agree: scipy.sparse int64[checks, counts]: zero where the ends of relays
+      agree.
+    pieces: scipy.sparse int64[pieces, counts] of relays, which are not
+      negative.
+    relays: values of the checks, and of the pieces.
   """
 
-  events: tuple[Event, ...]
-  columns: int
-  meshes: int
+  mesh: Skew
+  chip: Skew
+  agree: Any
+  pieces: Any
+  relays: tuple[list[fanout.Value], list[fanout.Value]]
+
+  def after(self, spread) -> "LinkSkews":
+    """The same of what the counts follow from: counts = spread @ it."""
+    if spread is None:
+      return self
+    agree, pieces = self.agree @ spread, self.pieces @ spread
+    agree.eliminate_zeros()
+    return LinkSkews(
+      *(self.mesh.after(spread), self.chip.after(spread)),
+      *(agree, pieces, self.relays),
+    )
+
+  def check(self, rows: np.ndarray) -> None:
+    """Refuses messages that leave a relay and do not arrive.
+
+    Args:
+      rows: counts, int[T, columns].
+
+    Raises:
+      UserError: the synapse.
+    """
+    # Nothing can go wrong where all ends follow from the same numbers.
+    checks = (
+      (self.agree, lambda found: found != 0, self.agree.nnz),
+      (self.pieces, lambda found: found < 0, (self.pieces.data < 0).any()),
+    )
+    for (rule, bad, can), values in zip(checks, self.relays):
+      if can:
+        wrong = bad(rule @ rows.T.astype(np.int64)).any(axis=1)
+        if wrong.any():
+          raise disagreement(values[int(wrong.argmax())])
 
 
-def link_events(
-  counts: Sequence[SynapseCount], placement: Placement
-) -> LinkEvents | None:
-  """What a segment puts on the links.
+@per_placement
+def link_skews(
+  placement: Placement, synapses: tuple[int, ...]
+) -> LinkSkews | None:
+  """What messages of these synapses put on the links.
 
   Args:
-    counts: of its synapses.
     placement: the placement that was run.
+    synapses: indices; their counts stand as in `segments.of_placement`.
 
   Returns:
-    The events; None for a chip of more cores than the mesh has places, on
-    which routes are unknown.
+    The maps; None for a chip of more cores than the mesh has places, on which
+    routes are unknown.
 
   Raises:
     PlacementError: a tile on a core or chip that does not exist.
-    UserError: messages out of and into a relay that do not agree.
   """
   net, tiles = placement.network, placement.tiles_of
-  ends = ((net.synapses[c.synapse], c.synapse) for c in counts)
-  inside = (k for s, k in ends if len(tiles[s.src]) and len(tiles[s.dst]))
-  found = _paths(placement, tuple(inside))
-  if found is None:
+  inside = [
+    k
+    for k in synapses
+    if len(tiles[net.synapses[k].src]) and len(tiles[net.synapses[k].dst])
+  ]
+  paths = _paths(placement, inside)
+  if paths is None:
     return None
-  by_synapse = {c.synapse: c for c in counts}
-  events = []
-  for flow in found.flows:
-    rows = [by_synapse[s.index] for s in flow.value.synapses]
-    relays = [by_synapse[s.index] for s in flow.value.relays]
-    loads = functools.partial(flow.loads, rows[0], relays)
-    events.append((rows[0].depth, flow.columns, loads))
-  return LinkEvents(tuple(events), found.columns, found.meshes)
+  columns = of_placement(placement, synapses)
+  found: list[tuple[np.ndarray, ...]] = []
+  checks, parts = [], []
+  relays: tuple[list[fanout.Value], list[fanout.Value]] = [], []
+  for flow in paths.flows:
+    nodes, agree, pieces = flow.nodes(columns)
+    checks.append(agree)
+    parts.append(pieces)
+    relays[0].extend([flow.value] * agree.shape[0])
+    relays[1].extend([flow.value] * pieces.shape[0])
+    for block in flow.blocks:
+      rows = (matrix(*_entries(block.weights.T)) @ nodes[block.nodes]).tocoo()
+      depth = np.full(rows.nnz, flow.value.synapses[0].depth)
+      found.append((depth, block.columns[rows.row], rows.col, rows.data))
+  empty = np.zeros((4, 0), np.int64)
+  depth, link, at, weight = np.concatenate([empty, *map(np.stack, found)], 1)
+  mesh, width = link < paths.meshes, columns.width
+  skew = lambda mine, first, count: Skew.of(
+    depth[mine], link[mine] - first, at[mine], weight[mine], count, width
+  )
+  return LinkSkews(
+    skew(mesh, 0, paths.meshes),
+    skew(~mesh, paths.meshes, paths.columns - paths.meshes),
+    stacked(checks, width),
+    stacked(parts, width),
+    relays,
+  )
+
+
+def _entries(dense: np.ndarray):
+  """Arguments of `matrix` for the entries of a small dense one."""
+  row, column = np.nonzero(dense)
+  return row, column, dense[row, column].astype(np.int64), dense.shape
 
 
 def by_depth(placement: Placement) -> tuple[np.ndarray, np.ndarray]:
@@ -84,35 +149,20 @@ def by_depth(placement: Placement) -> tuple[np.ndarray, np.ndarray]:
     mesh), int64[steps per token] each; zeros where routes are unknown.
   """
   sizes, tiles = placement.sizes, placement.tiles_of
-  counts = []
-  for s in placement.network.synapses:
-    out = sizes[list(tiles[s.src])][None]
-    inc = sizes[list(tiles[s.dst])][None]
-    counts.append(SynapseCount(s.index, s.depth, out, inc, inc, inc))
-  steps, found = placement.steps_per_token, link_events(counts, placement)
+  steps, net = placement.steps_per_token, placement.network
+  synapses = tuple(s.index for s in net.synapses)
+  found = link_skews(placement, synapses)
   if found is None:
     return np.zeros(steps, np.int64), np.zeros(steps, np.int64)
-  return busiest(found, np.zeros(1, np.int64), steps)
-
-
-def busiest(
-  found: LinkEvents, inject: np.ndarray, steps: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """The busiest links of every step.
-
-  Args:
-    found: what was put on the links.
-    inject: step at which each token enters, rising, int64[T].
-    steps: number of steps.
-
-  Returns:
-    As `by_depth`, int64[steps] each.
-  """
-  link, mesh = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
-  for at, rows in by_step(found.events, inject, steps, found.columns):
-    stop = at + len(rows)
-    mesh[at:stop] = rows[:, : found.meshes].max(axis=1, initial=0)
-    link[at:stop] = rows[:, found.meshes :].max(axis=1, initial=0)
+  columns = of_placement(placement, synapses)
+  row = np.zeros((1, columns.width), np.int64)
+  for s in net.synapses:
+    row[0, columns.at(s.index, "out")] = sizes[list(tiles[s.src])]
+    row[0, columns.at(s.index, "inc")] = sizes[list(tiles[s.dst])]
+  found.check(row)
+  now = np.zeros(1, np.int64)
+  link, _ = found.chip.peaks(row, now, steps)
+  mesh, _ = found.mesh.peaks(row, now, steps)
   return link, mesh
 
 
@@ -145,29 +195,32 @@ class _Flow:
   blocks: tuple[_Block, ...]
   columns: np.ndarray
 
-  def loads(self, row, relays, start: int, stop: int) -> np.ndarray:
-    """int64[stop - start, columns] of these tokens' messages."""
-    # Whole numbers below 2^53 are exact in float64, and its product is fast.
-    nodes = self.nodes(row, relays, start, stop)
-    parts = [nodes[:, b.nodes] @ b.weights for b in self.blocks]
-    both = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-    return both.astype(np.int64)
+  def nodes(self, columns: Columns):
+    """Messages of the nodes from counts.
 
-  def nodes(self, row, relays, start: int, stop: int) -> np.ndarray:
-    """float64[stop - start, routers + chips + pieces]."""
-    out = row.out[start:stop]
+    Returns:
+      (scipy.sparse int64[routers + chips + pieces, columns], the same of the
+      checks that all ends of a relay agree, and of the pieces alone).
+    """
+    width = columns.width
+    out = columns.at(self.value.synapses[0].index, "out")
+    agree = pieces = stacked([], width)
     parts = []
     if len(self.value.full):
-      sent = out[:, self.order].astype(np.float64)
-      parts.append(np.add.reduceat(sent, self.routers, axis=1))
-      parts.append(np.add.reduceat(parts[0], self.chips, axis=1))
+      router = _ranks(self.routers, len(self.order))
+      chip = _ranks(self.chips, len(self.routers))[router]
+      sent = out[self.order]
+      parts.append(matrix(router, sent, 1, (len(self.routers), width)))
+      parts.append(matrix(chip, sent, 1, (len(self.chips), width)))
     if self.value.relay is not None:
-      inc = [r.inc[start:stop] for r in relays]
-      count, agree = self.value.relay.pieces([out, *inc])
-      if not agree.all():
-        raise disagreement(self.value)
-      parts.append(count.astype(np.float64))
-    return np.concatenate(parts, axis=1)
+      inc = [columns.at(s.index, "inc") for s in self.value.relays]
+      pieces, agree = self.value.relay.matrices([out, *inc], width)
+    return stacked([*parts, pieces], width), agree, pieces
+
+
+def _ranks(starts: np.ndarray, size: int) -> np.ndarray:
+  """Which stretch each of `size` places is in, by where stretches begin."""
+  return np.searchsorted(starts, np.arange(size), side="right") - 1
 
 
 def disagreement(value: fanout.Value) -> UserError:
@@ -189,8 +242,7 @@ class _Paths:
   meshes: int
 
 
-@per_placement
-def _paths(placement: Placement, synapses: tuple[int, ...]) -> _Paths | None:
+def _paths(placement: Placement, synapses: Sequence[int]) -> _Paths | None:
   """What each value brings to the links; None where routes are unknown."""
   try:
     mesh, grid = layout(placement.hardware)

@@ -2,9 +2,9 @@
 
 They are C++ for the CPU, compiled on first use by the system's compiler into
 the user's cache, and used where they are faster (`jaxnmc.kernels.stack`,
-`jaxnmc.kernels.walk`). Without a compiler there is one warning and the XLA
-formulations compute the same integers. `JAXNMC_NATIVE=0` in the environment
-leaves them alone.
+`jaxnmc.kernels.walk`, `jaxnmc.kernels.tally`). Without a compiler there is one
+warning and the XLA formulations compute the same integers. `JAXNMC_NATIVE=0` in
+the environment leaves them alone.
 """
 
 import ctypes
@@ -25,10 +25,11 @@ from jaxnmc.errors import UserError
 __all__ = ["PATHS", "available", "build", "cache_folder", "path"]
 
 TERNARY, WALK = "jaxnmc_ternary", "jaxnmc_walk"
+TALLY, READ = "jaxnmc_tally", "jaxnmc_read"
 PATHS = ("plain", "avx2", "avx512vnni")  # worst first, as in ternary.cc
 _SYMBOLS = {TERNARY: "JaxnmcTernary", WALK: "JaxnmcWalk"}
+_SYMBOLS |= {TALLY: "JaxnmcTally", READ: "JaxnmcRead"}
 _FOLDER = pathlib.Path(__file__).parent
-_SOURCES = tuple(sorted(_FOLDER.glob("*.cc")))
 _FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w")
 
 
@@ -82,7 +83,8 @@ def build() -> pathlib.Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
       fresh = pathlib.Path(folder) / target.name
       include = f"-I{jax.ffi.include_dir()}"
-      command = [compiler, *_FLAGS, include, *map(str, _SOURCES), "-o"]
+      sources = map(str, sorted(_FOLDER.glob("*.cc")))
+      command = [compiler, *_FLAGS, include, *sources, "-o"]
       done = subprocess.run(
         [*command, str(fresh)], capture_output=True, text=True, timeout=300
       )

@@ -31,20 +31,18 @@ def _check(segment, placed):
     loads = links.link_loads(segment, placed, (step, step + 1))
     assert link[step] == loads.busiest(["chip"])["messages"]
     assert mesh[step] == loads.busiest(["mesh"])["words"]
-  found = link_steps.link_events(segment.counts, placed)
-  total = np.zeros(found.columns, np.int64)
-  for _, columns, loads in found.events:
-    total[columns] += loads(0, len(segment.inject)).sum(0)
+  found = segment.measured()
+  skews = link_steps.link_skews(placed, found.columns.synapses)
+  sums = found.rows.sum(0, dtype=np.int64)
+  loads = [
+    np.bincount(s.place, s.weights @ sums, s.places)
+    for s in (skews.mesh, skews.chip)
+  ]
   whole = links.link_loads(segment, placed)
   words, messages = whole.words["mesh"], whole.messages["chip"].sum(0)
   # Links in the order of their numbers, those that are never used left out.
-  split = found.meshes
-  npt.assert_array_equal(
-    np.sort(total[:split][total[:split] > 0]), _some(words)
-  )
-  npt.assert_array_equal(
-    np.sort(total[split:][total[split:] > 0]), _some(messages)
-  )
+  for load, whole in zip(loads, (words, messages)):
+    npt.assert_array_equal(_some(load), _some(whole))
 
 
 def _some(loads):
@@ -156,7 +154,7 @@ def test_a_placement_is_not_kept_alive():
   folding.fold(synthetic.traffic(placed, [0]), placed)
   (known,) = (
     cell.cell_contents
-    for cell in link_steps._paths.__closure__
+    for cell in link_steps.link_skews.__closure__
     if hasattr(cell.cell_contents, "keyrefs")
   )
   assert placed in known

@@ -1,0 +1,257 @@
+"""What the functional engine measures of the values it computes.
+
+Layers that are alike are scanned, and a value is measured where it is computed;
+so the same value of all layers of a run is measured alike, by whatever one of
+them needs.  What is nobody's layer (the embedding) is measured afterwards.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from jaxnmc.chip.engines import checking
+from jaxnmc.chip.placement.tiles import Placement
+from jaxnmc.chip.routing import probes
+from jaxnmc.chip.routing.traffic import Route
+from jaxnmc.kernels.tally import tally
+from jaxnmc.ops.execute import Executable
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Places:
+  """Where the values that are sent are computed.
+
+  Attributes:
+    inside: of each run of layers: local index -> its node in every layer, None
+      where that layer does not send it.
+    outside: nodes of no layer.
+  """
+
+  inside: tuple[Mapping[int, tuple[int | None, ...]], ...]
+  outside: tuple[int, ...]
+
+
+def places(exe: Executable, nodes: Sequence[int]) -> Places:
+  """Finds nodes among the layers of a graph."""
+  sent, inside = dict.fromkeys(nodes), []
+  left = dict(sent)
+  for run in exe.runs:
+    found = {}
+    for local, same in enumerate(zip(*(n.nodes for n in run.layers))):
+      mine = tuple(node if node in sent else None for node in same)
+      if any(node is not None for node in mine):
+        found[local] = mine
+    for mine in found.values():
+      for node in mine:
+        if node is not None:
+          left.pop(node, None)
+    inside.append(found)
+  return Places(tuple(inside), tuple(left))
+
+
+class Counts:
+  """Measures the messages of every value (`routing.probes`).
+
+  Args:
+    exe: what is run.
+    placement: where the tiles are.
+    routes: counted synapses.
+  """
+
+  def __init__(
+    self, exe: Executable, placement: Placement, routes: Sequence[Route]
+  ) -> None:
+    cuts: dict[int, set[int]] = {}
+    for route in routes:
+      node = route.synapse.source
+      width = placement.network.graph.nodes[node].width
+      cuts.setdefault(node, set()).update(probes.edges(route, width))
+    self.places = places(exe, tuple(cuts))
+    for run in self.places.inside:
+      for mine in run.values():
+        nodes = [node for node in mine if node is not None]
+        union = set().union(*(cuts[node] for node in nodes))
+        cuts.update(dict.fromkeys(nodes, union))
+    pieces = ((node, tuple(sorted(cut))) for node, cut in cuts.items())
+    self.basis = probes.basis(placement, tuple(pieces))
+    self._tables = [
+      [probes.tables([self._probe(n) for n in mine]) for mine in run.values()]
+      for run in self.places.inside
+    ]
+    self._from = [self._order(k) for k in range(len(self._tables))]
+
+  def _probe(self, node: int | None):
+    return None if node is None else self.basis.probes[node]
+
+  def _order(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(columns of the layers of a run side by side, where they belong)."""
+    run, tables = self.places.inside[k], self._tables[k]
+    widths = []
+    for mine, table in zip(run.values(), tables):
+      some = next(node for node in mine if node is not None)
+      more = 0 if table is None else table.shape[2]
+      widths.append(len(self.basis.probes[some].edges) - 1 + more)
+    starts, each = np.cumsum([0, *widths]), sum(widths)
+    source, target = [np.zeros(0, int)], [np.zeros(0, int)]
+    for start, mine in zip(starts, run.values()):
+      for layer, node in enumerate(mine):
+        probe = self._probe(node)
+        if probe is not None:
+          columns = np.arange(probe.columns)
+          source.append(layer * each + start + columns)
+          target.append(probe.start + columns)
+    return np.concatenate(source), np.concatenate(target)
+
+  def load(self):
+    """Tables on the device: per run, by value, a leading axis of layers."""
+    put = lambda table: None if table is None else jnp.asarray(table)
+    inside = [tuple(map(put, run)) for run in self._tables]
+    outside = [self.basis.probes[n].table for n in self.places.outside]
+    return tuple(inside), tuple(map(put, outside))
+
+  def inside(self, k: int, found, tables) -> jax.Array:
+    """Columns of one layer of run k: int32[T, columns of the run]."""
+    run = self.places.inside[k]
+    cuts = []
+    for mine in run.values():
+      some = next(node for node in mine if node is not None)
+      cuts.append(self.basis.probes[some].edges)
+    return tally([found[local] for local in run], cuts, tables)
+
+  def outside(self, values, tables) -> jax.Array:
+    """Columns of what is in no layer: int32[T, columns]."""
+    nodes = self.places.outside
+    cuts = [self.basis.probes[node].edges for node in nodes]
+    return tally([values[node] for node in nodes], cuts, tables)
+
+  def collect(self, inside, outside, tokens: tuple[int, ...]) -> np.ndarray:
+    """Rows of the basis.
+
+    Args:
+      inside: of each run int32[..., layers, T, columns].
+      outside: int32[..., T, columns].
+      tokens: leading axes of the result, (..., T).
+
+    Returns:
+      int32[..., T, basis width].
+    """
+    out = np.zeros((*tokens, self.basis.width), np.int32)
+    for (source, target), part in zip(self._from, inside, strict=True):
+      if len(source):
+        rows = np.moveaxis(np.asarray(part), -3, -2).reshape(*tokens, -1)
+        out[..., target] = rows[..., source]
+    at = 0
+    for node in self.places.outside:
+      probe = self.basis.probes[node]
+      stop = at + probe.columns
+      mine = slice(probe.start, probe.start + probe.columns)
+      out[..., mine] = outside[..., at:stop]
+      at = stop
+    return out
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Block:
+  """Routes inside the layers of one run.
+
+  Attributes:
+    routes: per layer the indices of its routes, aligned between layers.
+    sources: local index of each route's source.
+  """
+
+  routes: tuple[tuple[int, ...], ...] = ()
+  sources: tuple[int, ...] = ()
+
+
+def _block(run, routes, by_source) -> _Block:
+  """Aligns the inner routes of a run's layers; empty if they are cut apart."""
+  table, keys = [], []
+  for layer in run.layers:
+    local = {n: i for i, n in enumerate(layer.nodes)}
+    inner = []
+    for node in layer.nodes:
+      for i in by_source.get(node, ()):
+        route, synapse = routes[i], routes[i].synapse
+        # A value that waits on an axon comes back to its own population.
+        own = synapse.src == synapse.dst
+        if own or synapse.target in local:
+          to = -1 - synapse.delay if own else local[synapse.target]
+          cut = (route.src.key, route.dst.key, route.sparse)
+          key = (local[node], to, synapse.kind, cut)
+          inner.append((key, i))
+    inner.sort()
+    keys.append([k for k, _ in inner])
+    table.append(tuple(i for _, i in inner))
+  if any(k != keys[0] for k in keys):
+    return _Block()
+  return _Block(tuple(table), tuple(k[0] for k in keys[0]))
+
+
+class Extremes:
+  """Measures the largest messages and sums of every synapse (`checking`).
+
+  Args:
+    exe: what is run.
+    routes: counted synapses.
+  """
+
+  def __init__(self, exe: Executable, routes: Sequence[Route]) -> None:
+    self.routes = routes
+    by_source: dict[int, list[int]] = {}
+    for i, route in enumerate(routes):
+      by_source.setdefault(route.synapse.source, []).append(i)
+    self._blocks = [_block(run, routes, by_source) for run in exe.runs]
+    inner = {i for b in self._blocks for rows in b.routes for i in rows}
+    self._outer = [i for i in range(len(routes)) if i not in inner]
+
+  def codes(self, route: Route) -> np.ndarray | None:
+    """Weights that sums are formed with, int8[dst width, src width]."""
+    synapse = route.synapse
+    dense = synapse.kind == "dense" and route.dst.count
+    return synapse.weights if dense else None
+
+  def load(self):
+    """Weights on the device: per run, by route, a leading axis of layers."""
+
+    def stacked(column):
+      each = [self.codes(self.routes[i]) for i in column]
+      real = [codes for codes in each if codes is not None]
+      return jnp.asarray(np.stack(real)) if real else None
+
+    inside = tuple(
+      tuple(stacked(column) for column in zip(*b.routes)) for b in self._blocks
+    )
+    outside = [self.codes(self.routes[i]) for i in self._outer]
+    put = lambda c: None if c is None else jnp.asarray(c)
+    return inside, tuple(map(put, outside))
+
+  def inside(self, k: int, found, codes):
+    """Of one layer of run k: per route int32[T, 4 * tiles]."""
+    block = self._blocks[k]
+    first = block.routes[0] if block.routes else ()
+    return tuple(
+      checking.of_route(self.routes[i], found[source], weights)
+      for i, source, weights in zip(first, block.sources, codes, strict=True)
+    )
+
+  def outside(self, values, codes):
+    """Of routes between layers: per route int32[T, 4 * tiles]."""
+    return tuple(
+      checking.of_route(
+        self.routes[i], values[self.routes[i].synapse.source], weights
+      )
+      for i, weights in zip(self._outer, codes, strict=True)
+    )
+
+  def collect(self, inside, outside) -> list[np.ndarray]:
+    """Of every route in order: int32[..., T, 4 * tiles]."""
+    found: dict[int, np.ndarray] = {}
+    for block, parts in zip(self._blocks, inside, strict=True):
+      for column, part in enumerate(parts):
+        for layer, indices in enumerate(block.routes):
+          found[indices[column]] = np.asarray(part)[..., layer, :, :]
+    found.update(zip(self._outer, map(np.asarray, outside)))
+    return [found[i] for i in range(len(self.routes))]

@@ -1,0 +1,180 @@
+"""What is measured of the values that are sent: all counts follow from it.
+
+Of each value the messages of every piece: a stretch of neurons between two
+edges of tiles, of its source or of a population it is relayed to; and, for
+every matrix it goes through, the walked weights that are not zero, by tile of
+the target.  All other counts of its synapses are sums of these
+(`traffic` says what they are), and `spread` is the matrix of that.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxnmc.chip.placement.tiles import Placement
+from jaxnmc.chip.routing.memo import per_placement
+from jaxnmc.chip.routing.segments import Columns, Spread, of_placement
+from jaxnmc.chip.routing.sparse import matrix
+from jaxnmc.chip.routing.traffic import Route, nonzero_per_tile, routes
+
+__all__ = ["Basis", "Probe", "basis", "edges", "tables"]
+
+# Counts above this travel as two digits of an int8 table.
+_DIGIT = 7
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Probe:
+  """What is measured of one value.
+
+  Attributes:
+    node: the value, a node of the graph.
+    path: its name.
+    edges: first neuron of every piece, and the end, int[pieces + 1].
+    table: what a message of each neuron adds to the other columns,
+      int8[width, columns]; None without a matrix.
+    start: its first column.
+  """
+
+  node: int
+  path: str
+  edges: np.ndarray
+  table: np.ndarray | None
+  start: int
+
+  @property
+  def columns(self) -> int:
+    """Number of its columns."""
+    more = 0 if self.table is None else self.table.shape[1]
+    return len(self.edges) - 1 + more
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Basis:
+  """All probes of a placement.
+
+  Attributes:
+    probes: by node, in order of their columns.
+    width: number of columns.
+    columns: of the counts that follow.
+    spread: how they follow.
+  """
+
+  probes: Mapping[int, Probe]
+  width: int
+  columns: Columns
+  spread: Spread
+
+
+def edges(route: Route, width: int) -> set[int]:
+  """Edges that the pieces of a route's value must have."""
+  cuts = [route.src]
+  if route.synapse.kind == "relay":
+    cuts.append(route.dst)
+  found = {0, width}
+  for cut in cuts:
+    found |= {int(n) for n in np.cumsum(cut.sizes)}
+  return found
+
+
+@per_placement
+def basis(
+  placement: Placement, pieces: tuple[tuple[int, tuple[int, ...]], ...]
+) -> Basis:
+  """The probes of a placed network.
+
+  Args:
+    placement: where the tiles are.
+    pieces: (node, edges) of every value that is sent; at least `edges`.
+  """
+  every = routes(placement)
+  of_value: dict[int, list[Route]] = {}
+  for route in every:
+    of_value.setdefault(route.synapse.source, []).append(route)
+  columns = of_placement(placement, [r.synapse.index for r in every])
+  cuts, probes, start = dict(pieces), {}, 0
+  entries: list[np.ndarray] = [np.zeros((3, 0), np.int64)]
+  for node, mine in of_value.items():
+    cut = np.array(cuts[node])
+    parts, at = [], start + len(cut) - 1
+    for route in mine:
+      table = None
+      if route.synapse.kind == "dense":
+        table = nonzero_per_tile(route)
+      digits = 0
+      if table is not None:
+        digits = 1 + int(table.max(initial=0) >> _DIGIT > 0)
+        mask = (1 << _DIGIT) - 1
+        both = [(table >> (_DIGIT * k)) & mask for k in range(digits)]
+        parts += [part.astype(np.int8) for part in both]
+      entries += _follow(route, cut, start, at, digits, columns)
+      at += digits * route.dst.count
+    whole = np.concatenate(parts, axis=1) if parts else None
+    path = mine[0].synapse.path
+    probes[node] = Probe(node, path, cut, whole, start)
+    start = at
+  row, column, weight = np.concatenate(entries, axis=1)
+  found = matrix(row, column, weight, (columns.width, start))
+  return Basis(probes, start, columns, Spread(found))
+
+
+def _follow(route: Route, cut, start: int, at: int, digits: int, columns):
+  """Entries (count, measured, weight) of a synapse: int64[3, n] each."""
+  synapse = route.synapse
+  pieces = np.arange(start, start + len(cut) - 1)
+  to = lambda field: columns.at(synapse.index, field)
+
+  def sums(counts, tiling, weight=1):
+    """Each tile's count is the sum of its pieces."""
+    ends = np.cumsum(tiling.sizes)
+    tile = np.searchsorted(ends, cut[:-1], side="right")
+    return _entries(counts[tile], pieces, weight)
+
+  def total(counts, weight):
+    """Each tile's count is that of all pieces times a weight."""
+    n, k = len(counts), len(pieces)
+    weight = np.repeat(np.broadcast_to(weight, n), k)
+    return _entries(np.repeat(counts, k), np.tile(pieces, n), weight)
+
+  found = []
+  if route.src.count:
+    found.append(sums(to("out"), route.src))
+  if not route.dst.count:
+    return found
+  sizes = route.dst.sizes.astype(np.int64)
+  if synapse.kind == "relay":
+    rest = ("inc", "synops", "stored")
+    return found + [sums(to(name), route.dst) for name in rest]
+  found.append(total(to("inc"), 1))
+  if synapse.kind != "dense":
+    # One source to all (gather), or all to one (reduce): no weight is zero.
+    return found + [total(to(name), sizes) for name in ("synops", "stored")]
+  walked = ["synops", "stored"] if route.sparse else ["synops"]
+  for name in walked:
+    for k in range(digits):
+      first = at + k * route.dst.count
+      mine = np.arange(first, first + route.dst.count)
+      found.append(_entries(to(name), mine, 1 << (_DIGIT * k)))
+  return found if route.sparse else [*found, total(to("stored"), sizes)]
+
+
+def _entries(*parts) -> np.ndarray:
+  return np.stack(np.broadcast_arrays(*parts)).astype(np.int64)
+
+
+def tables(probes: Sequence[Probe | None]) -> np.ndarray | None:
+  """Tables of the same value in several layers, int8[layers, width, columns].
+
+  Short ones are filled up with zeros; None if no layer has one.
+  """
+  found = [None if p is None else p.table for p in probes]
+  real = [t for t in found if t is not None]
+  if not real:
+    return None
+  most = max(table.shape[1] for table in real)
+  out = np.zeros((len(probes), len(real[0]), most), np.int8)
+  for layer, table in zip(out, found):
+    if table is not None:
+      layer[:, : table.shape[1]] = table
+  return out

@@ -1,0 +1,93 @@
+"""How many messages there are: numbers that are not zero, by stretch of a row.
+
+The same for the weights that they meet: column c of a value's table says how
+many weights a message of each neuron walks there.  All values of a layer are
+tallied by one call of the native kernel, or by a few XLA instructions each.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+
+from jaxnmc.kernels import native
+
+
+def tally(
+  values: Sequence[jax.Array],
+  cuts: Sequence[np.ndarray],
+  tables: Sequence[jax.Array | None],
+) -> jax.Array:
+  """Counts of numbers that are not zero.
+
+  Args:
+    values: int32[T, width] each.
+    cuts: of each value where stretches begin, and the end of the last one,
+      int[stretches + 1] from 0 to its width.
+    tables: of each value int8[width, columns] of 0 to 127, or None.
+
+  Returns:
+    int32[T, all columns]: value after value its stretches, then for each
+    column of its table the sum over the numbers that are not zero.
+  """
+  if not values:
+    return jnp.zeros((0,), jnp.int32)
+  if native.available():
+    return native_tally(values, cuts, tables)
+  return xla_tally(values, cuts, tables)
+
+
+def native_tally(values, cuts, tables) -> jax.Array:
+  """`tally` by the native kernel."""
+  wide = [0 if table is None else table.shape[-1] for table in tables]
+  pieces = [len(cut) - 1 for cut in cuts]
+  call = jax.ffi.ffi_call(
+    native.TALLY,
+    jax.ShapeDtypeStruct((len(values[0]), sum(pieces) + sum(wide)), jnp.int32),
+    vmap_method="expand_dims",
+  )
+  return call(
+    *values,
+    *(table for table in tables if table is not None),
+    pieces=np.array(pieces, np.int64),
+    edges=np.concatenate(cuts).astype(np.int64),
+    columns=np.array(wide, np.int64),
+  )
+
+
+def xla_tally(values, cuts, tables) -> jax.Array:
+  """`tally` in XLA, on any device."""
+  parts = []
+  for x, cut, table in zip(values, cuts, tables, strict=True):
+    sent = x != 0
+    parts.append(_stretches(sent, cut))
+    if table is not None:
+      rows = sent.astype(jnp.int8)
+      if len(rows) == 1:
+        # One row leaves the fast path of int8 products on CPU.
+        rows = jnp.concatenate([rows, jnp.zeros_like(rows)])
+      sums = lax.dot_general(
+        rows,
+        table,
+        (((1,), (0,)), ((), ())),
+        preferred_element_type=jnp.int32,
+      )
+      parts.append(sums[: len(x)])
+  return jnp.concatenate(parts, axis=-1)
+
+
+def _stretches(sent: jax.Array, cut: np.ndarray) -> jax.Array:
+  """Sums of bool[T, width] over stretches, int32[T, stretches]."""
+  sizes = np.diff(cut)
+  if (sizes[:-1] == sizes[0]).all() and sizes[-1] <= sizes[0]:
+    spare = len(sizes) * int(sizes[0]) - int(cut[-1])
+    tiled = jnp.pad(sent, ((0, 0), (0, spare)))
+    tiled = tiled.reshape(len(sent), len(sizes), int(sizes[0]))
+    return jnp.sum(tiled, axis=-1, dtype=jnp.int32)
+  each = [
+    jnp.sum(sent[:, a:b], axis=-1, keepdims=True, dtype=jnp.int32)
+    for a, b in zip(cut[:-1].tolist(), cut[1:].tolist())
+  ]
+  return jnp.concatenate(each, axis=-1)

@@ -1,0 +1,96 @@
+"""Tallies of messages: both forms against NumPy; what the native refuses."""
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from jax import numpy as jnp
+from numpy import testing as npt
+
+from jaxnmc.kernels import native, tally
+
+FORMS = {"xla": tally.xla_tally, "native": tally.native_tally}
+
+
+def form(name):
+  if name == "native" and not native.available():
+    pytest.skip("the native kernels need a C++ compiler")
+  return FORMS[name]
+
+
+def by_hand(values, cuts, tables):
+  """Python's integers, one row at a time."""
+  rows = []
+  for t in range(len(values[0])):
+    row = []
+    for x, cut, table in zip(values, cuts, tables, strict=True):
+      sent = [k for k, v in enumerate(x[t].tolist()) if v]
+      for a, b in zip(cut[:-1], cut[1:], strict=True):
+        row.append(sum(a <= k < b for k in sent))
+      if table is not None:
+        for column in table.T.tolist():
+          row.append(sum(column[k] for k in sent))
+    rows.append(row)
+  return rows
+
+
+@st.composite
+def cases(draw):
+  rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+  tokens = draw(st.sampled_from([1, 2, 7]))
+  values, cuts, tables = [], [], []
+  for _ in range(draw(st.integers(1, 4))):
+    width = draw(st.sampled_from([1, 2, 15, 16, 17, 64, 130]))
+    x = rng.integers(-(2**31), 2**31, (tokens, width))
+    x[rng.random(x.shape) < rng.random()] = 0
+    values.append(x.astype(np.int32))
+    inner = rng.integers(0, width + 1, rng.integers(0, 4))
+    cuts.append(np.unique([0, *inner, width]))
+    table = None
+    if draw(st.booleans()):
+      table = rng.integers(0, 128, (width, rng.integers(1, 20)))
+      table = table.astype(np.int8)
+    tables.append(table)
+  return values, cuts, tables
+
+
+@pytest.mark.parametrize("name", FORMS)
+@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.given(case=cases())
+def test_tallies_are_python_s(name, case):
+  values, cuts, tables = case
+  arrays = [None if t is None else jnp.asarray(t) for t in tables]
+  found = form(name)([jnp.asarray(x) for x in values], cuts, arrays)
+  assert found.dtype == jnp.int32
+  npt.assert_array_equal(found, by_hand(values, cuts, tables))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_many_rows_at_once_and_batches(name):
+  """Enough work for all threads; vmap maps values and not tables."""
+  rng = np.random.default_rng(0)
+  x = rng.integers(-1, 2, (3, 40, 1024)).astype(np.int32)
+  table = rng.integers(0, 128, (1024, 44)).astype(np.int8)
+  cut = np.arange(0, 1025, 128)
+  run = lambda x: form(name)([x], [cut], [jnp.asarray(table)])
+  found = jax.jit(jax.vmap(run))(x)
+  sent = (x != 0).astype(np.int64)
+  npt.assert_array_equal(found[..., :8], sent.reshape(3, 40, 8, 128).sum(-1))
+  npt.assert_array_equal(found[..., 8:], sent @ table)
+
+
+def test_nothing_is_nothing():
+  assert tally.tally([], [], []).shape == (0,)
+
+
+def test_operands_that_do_not_fit_are_refused():
+  form("native")
+  x = jnp.zeros((2, 8), jnp.int32)
+  with pytest.raises(Exception, match="edges are in the row"):
+    tally.native_tally([x], [np.array([0, 9])], [None])
+  cut, table = np.array([0, 8]), jnp.zeros((7, 2), jnp.int8)
+  with pytest.raises(Exception, match="equal rows"):
+    tally.native_tally([x, x[:1]], [cut, cut], [None, None])
+  with pytest.raises(Exception, match="width, columns"):
+    tally.native_tally([x], [cut], [table])
