@@ -25,7 +25,7 @@ from jaxnmc.errors import UserError
 __all__ = ["PATHS", "available", "build", "cache_folder", "path"]
 
 TERNARY, WALK = "jaxnmc_ternary", "jaxnmc_walk"
-PATHS = ("plain", "avx2", "avx512vnni")  # worst first, as in ternary.cc
+PATHS = ("plain", "avx2", "avx512vnni", "amx")  # worst first, as in gemm.h
 _SYMBOLS = {TERNARY: "JaxnmcTernary", WALK: "JaxnmcWalk"}
 _FOLDER = pathlib.Path(__file__).parent
 _SOURCES = tuple(sorted(_FOLDER.glob("*.cc")))
