@@ -14,25 +14,6 @@
 namespace jaxnmc {
 namespace {
 
-void Plain(const Few& x, const uint8_t* packed, int64_t bytes, int64_t first,
-           int64_t last, int32_t* out, int64_t stride) {
-  for (int64_t o = first; o < last; ++o) {
-    for (int64_t r = 0; r < x.rows; ++r) {
-      uint32_t total = -static_cast<uint32_t>(x.sums[r]);
-      for (int p = 0; p < x.planes; ++p) {
-        const int8_t* a = x.digits + (r * x.planes + p) * x.padded;
-        int32_t sum = 0;
-        for (int64_t k = 0; k < x.padded; ++k) {
-          const uint8_t byte = packed[o * bytes + k / 256 * 64 + k % 64];
-          sum += ((byte >> (k % 256 / 64 * 2)) & 3) * a[k];
-        }
-        total += static_cast<uint32_t>(sum) << (p + 1 < x.planes ? 8 : 0);
-      }
-      out[r * stride + o] = static_cast<int32_t>(total);
-    }
-  }
-}
-
 #if defined(__x86_64__)
 
 JAXNMC_AVX2 inline uint32_t Sum256(__m256i v) {
@@ -201,12 +182,13 @@ void Vnni(const Few& x, const uint8_t* packed, int64_t bytes, int64_t first,
 
 }  // namespace
 
-FewFn ChooseFew(int64_t path) {
+const FewPath* ChooseFew(int64_t path) {
 #if defined(__x86_64__)
-  if ((path < 0 || path > 1) && HasVnni()) return Vnni;
-  if (path != 0 && HasAvx2()) return Avx2;
+  static const FewPath avx2 = {Avx2, 4}, vnni = {Vnni, 6};
+  if ((path < 0 || path > 1) && HasVnni()) return &vnni;
+  if (path != 0 && HasAvx2()) return &avx2;
 #endif
-  return Plain;
+  return nullptr;
 }
 
 }  // namespace jaxnmc

@@ -22,8 +22,15 @@ using FewFn = void (*)(const Few& x, const uint8_t* packed, int64_t bytes,
                        int64_t first, int64_t last, int32_t* out,
                        int64_t stride);
 
-// By index of a path: plain, avx2, avx512vnni, amx (which has none of its own).
-FewFn ChooseFew(int64_t path);
+// `rows` is the most for which this is faster than laying weights out once.
+struct FewPath {
+  FewFn run;
+  int64_t rows;
+};
+
+// By index of a path: plain, avx2, avx512vnni, amx.  Plain C++ has none, it is
+// slow at two-bit fields; amx has that of avx512vnni.
+const FewPath* ChooseFew(int64_t path);
 
 }  // namespace jaxnmc
 

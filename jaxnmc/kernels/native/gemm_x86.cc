@@ -38,9 +38,8 @@ JAXNMC_AVX2 void TileAvx2(const Tile& t, int half) {
         int32_t four;
         std::memcpy(&four, x + 4 * i, 4);
         const __m256i a = _mm256_set1_epi32(four);
-        __m256i* to = sum[i / P][i % P];
-        to[0] = _mm256_add_epi16(to[0], _mm256_maddubs_epi16(w0, a));
-        to[1] = _mm256_add_epi16(to[1], _mm256_maddubs_epi16(w1, a));
+        Pairs(&sum[i / P][i % P][0], w0, a);
+        Pairs(&sum[i / P][i % P][1], w1, a);
       }
     }
 #pragma GCC unroll 16
@@ -86,10 +85,48 @@ void MultiplyAvx2(const Tile& t) {
   }
 }
 
+// As `SplitPlain`: of each value the lowest byte, and the next one after 128 was
+// added.
 JAXNMC_AVX2 void SplitAvx2(const int32_t* x, int64_t inputs, int64_t blocks,
                            int rows, int planes, int8_t* digits,
                            int32_t* sums) {
-  SplitPlain(x, inputs, blocks, rows, planes, digits, sums);
+  const int64_t width = 4 * rows * planes;
+  const __m256i half = _mm256_set1_epi32(128);
+  const __m256i order = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  const __m256i bytes = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, -1, -1, -1, -1, -1, -1, -1, -1));
+  for (int r = 0; r < rows; ++r) {
+    const int32_t* row = x + r * inputs;
+    int8_t* to = digits + 4 * r * planes;
+    __m256i sum = _mm256_setzero_si256();
+    for (int64_t k = 0; k < blocks * kBlock; k += 8, to += 2 * width) {
+      const int64_t left = inputs - k < 0 ? 0 : inputs - k < 8 ? inputs - k : 8;
+      const __m256i mask = _mm256_cmpgt_epi32(
+          _mm256_set1_epi32(static_cast<int32_t>(left)), order);
+      const __m256i v = _mm256_maskload_epi32(row + k, mask);
+      sum = _mm256_add_epi32(sum, v);
+      const __m256i low = _mm256_shuffle_epi8(v, bytes);
+      const __m256i high =
+          _mm256_shuffle_epi8(_mm256_add_epi32(v, half), bytes);
+      // Of each half: its high digits, then its low ones.
+      const __m256i both = _mm256_unpacklo_epi32(_mm256_srli_epi64(high, 32),
+                                                 low);
+      const __m256i found = planes == 2 ? both : low;
+      alignas(32) int8_t out[32];
+      _mm256_store_si256(reinterpret_cast<__m256i*>(out), found);
+      std::memcpy(to, out, 4);
+      std::memcpy(to + width, out + 16, 4);
+      if (planes == 2) {
+        std::memcpy(to + 4, out + 4, 4);
+        std::memcpy(to + width + 4, out + 20, 4);
+      }
+    }
+    alignas(32) uint32_t parts[8];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(parts), sum);
+    uint32_t total = 0;
+    for (uint32_t part : parts) total += part;
+    sums[r] = static_cast<int32_t>(total);
+  }
 }
 
 JAXNMC_AVX2 void UnpackAvx2(const uint8_t* packed, int64_t bytes,

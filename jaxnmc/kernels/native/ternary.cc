@@ -25,8 +25,6 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-// More rows than that: weights are laid out once for all (`gemm.h`).
-constexpr int64_t kFewRows = 4;
 constexpr int64_t kAlone = 1 << 19;  // fewer products: one thread is faster
 
 void FewRows(ffi::ThreadPool* pool, const int32_t* x, int64_t rows,
@@ -51,7 +49,7 @@ void FewRows(ffi::ThreadPool* pool, const int32_t* x, int64_t rows,
     }
     sums[r] = static_cast<int32_t>(sum);
   }
-  const jaxnmc::Few few = {digits, sums, padded, rows, planes};
+  const jaxnmc::Few few{digits, sums, padded, rows, planes};
   const int64_t threads = pool->num_threads();
   if (threads < 2 || outputs * padded * rows < kAlone || outputs < 64) {
     run(few, packed, bytes, 0, outputs, out, outputs);
@@ -92,13 +90,13 @@ ffi::Error Product(ffi::ThreadPool pool, ffi::Buffer<ffi::S32> x,
   if (at < 0) at = 0;
   if (at >= ws[0]) at = ws[0] - 1;
   const uint8_t* matrix = weights.typed_data() + at * wide * bytes;
-  if (many < 0 ? rows > kFewRows : many) {
+  const jaxnmc::FewPath* few = jaxnmc::ChooseFew(path);
+  if (!few || (many < 0 ? rows > few->rows : many)) {
     jaxnmc::Run(jaxnmc::Choose(path), &pool, x.typed_data(), rows, n, matrix,
                 wide, bytes, static_cast<int>(planes), out->typed_data());
   } else {
     FewRows(&pool, x.typed_data(), rows, n, matrix, wide, bytes,
-            static_cast<int>(planes), jaxnmc::ChooseFew(path),
-            out->typed_data());
+            static_cast<int>(planes), few->run, out->typed_data());
   }
   return ffi::Error::Success();
 }

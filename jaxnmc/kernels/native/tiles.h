@@ -85,7 +85,7 @@ namespace jaxnmc {
 inline bool TilesAllowed() { return true; }
 }  // namespace jaxnmc
 
-#elif defined(__linux__)
+#elif defined(__linux__) && __has_include(<amxint8intrin.h>)
 
 #include <cpuid.h>
 #include <immintrin.h>
@@ -120,6 +120,6 @@ inline bool TilesAllowed() {
 
 }  // namespace jaxnmc
 
-#endif  // __linux__
+#endif  // emulated, or Linux with a compiler that knows tiles
 #endif  // __x86_64__
 #endif  // JAXNMC_TILES_H_

@@ -24,8 +24,18 @@ inline bool HasVnni() {
          __builtin_cpu_supports("avx512vnni");
 }
 
-// sum += w a in groups of four bytes.  As assembly, since compilers copy and
-// spill sums around the intrinsic.
+// sum += w a in pairs of bytes, which are added in 16 bits.  As assembly, since
+// compilers copy and spill sums around the intrinsics.
+JAXNMC_AVX2 inline __attribute__((always_inline)) void Pairs(__m256i* sum,
+                                                             __m256i w,
+                                                             __m256i a) {
+  __m256i two;
+  asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
+      : "+x"(*sum), "=&x"(two)
+      : "x"(w), "x"(a));
+}
+
+// sum += w a in groups of four bytes; assembly for the same reason.
 JAXNMC_VNNI inline __attribute__((always_inline)) void Dot(__m512i* sum,
                                                            __m512i w,
                                                            __m512i a) {
