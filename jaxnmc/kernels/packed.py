@@ -12,8 +12,13 @@ from jax import numpy as jnp
 from jaxnmc.kernels import native
 
 BLOCK = 256
-# A sum of one digit plane stays in 32 bits up to here (ternary.cc).
+# A sum of one digit plane stays in 32 bits up to here (few.cc).
 MAX_IN = 1 << 16
+
+
+def row_bytes(k: int) -> int:
+  """Bytes of a packed row of k weights."""
+  return 64 * -(-k // BLOCK)
 
 
 def pack(codes: np.ndarray) -> np.ndarray:
@@ -49,15 +54,24 @@ def unpack(packed: jax.Array, k: int) -> jax.Array:
 
 
 def product(
-  x: jax.Array, packed: jax.Array, layer: jax.Array, path: int = -1
+  x: jax.Array,
+  packed: jax.Array,
+  layer: jax.Array,
+  *,
+  planes: int = 2,
+  path: int = -1,
+  many: int = -1,
 ) -> jax.Array:
   """x @ codes[layer].T by the native kernel, in exact integers.
 
   Args:
-    x: int32[m, k], |x| <= 32639; few rows.
+    x: int32[m, k], |x| <= 32639, or <= 127 with one plane.
     packed: uint8[layers, n, bytes] of `pack`; nothing of it is copied.
     layer: int32[], which matrix; not batched by `vmap`, nor is `packed`.
+    planes: digits per activation, 1 or 2.
     path: index into `native.PATHS`; -1: the best that this machine has.
+    many: 0: weights meet a few rows as they lie, 1: they are laid out once for
+      all rows; -1: what is faster for this number of rows.
 
   Returns:
     int32[m, n].
@@ -67,4 +81,11 @@ def product(
     jax.ShapeDtypeStruct((x.shape[0], packed.shape[1]), jnp.int32),
     vmap_method="expand_dims",
   )
-  return call(x, packed, jnp.reshape(layer, (1,)), path=np.int64(path))
+  return call(
+    x,
+    packed,
+    jnp.reshape(layer, (1,)),
+    path=np.int64(path),
+    planes=np.int64(planes),
+    many=np.int64(many),
+  )

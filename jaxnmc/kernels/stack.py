@@ -1,12 +1,15 @@
 """Ternary matrices of equal layers, and the product that is fastest for them.
 
-The rule, measured in docs/performance.md:
+The rule, measured by tools/bench_int_mm.py (docs/performance.md):
 
-    rows <= FEW and the native kernel is there  two bits per weight, packed: a
-        token reads a quarter of the memory, and no layer is copied
+    ternary, and the native kernel has vector instructions  packed, two bits per
+        weight, for any number of rows: a token reads a quarter of the memory,
+        no layer is copied, and nothing else lies on the device
+    ternary, and the native kernel is plain C++  packed for up to FEW rows,
+        int8 for more; both lie on the device
     otherwise  int8 digit planes in one XLA product (`ternary.ternary_matmul`)
 
-Both give the same integers.
+All give the same integers.
 """
 
 from collections.abc import Sequence
@@ -18,10 +21,10 @@ from jax import lax
 from jax import numpy as jnp
 
 from jaxnmc.kernels import native, packed
-from jaxnmc.kernels.ternary import ternary_matmul
+from jaxnmc.kernels.ternary import MAX_ONE_PLANE, ternary_matmul
 
-# Rows up to which the packed form wins; beyond, a layer's int8 weights are read
-# once for all rows.
+# Rows up to which the packed form wins without vector instructions; beyond, the
+# compiler's product has them and ours has not.
 FEW = 4
 
 
@@ -30,26 +33,40 @@ class Stack:
   """Matrices of one shape, one per layer.
 
   Attributes:
-    codes: int8[layers, n, k].
+    codes: int8[layers, n, k], or None where no product reads them.
     packed: uint8[layers, n, bytes] of `packed.pack`, or None.
   """
 
-  codes: jax.Array
+  codes: jax.Array | None
   packed: jax.Array | None
 
 
 def stack(matrices: Sequence[np.ndarray]) -> Stack:
-  """Puts matrices on the device, packed as well where that is of use.
+  """Puts matrices on the device in the forms that products will read.
 
   Args:
     matrices: int8[n, k] each.
   """
-  codes = np.stack(matrices)
-  ternary = -1 <= codes.min(initial=0) and codes.max(initial=0) <= 1
   small = None
-  if ternary and codes.shape[-1] <= packed.MAX_IN and native.available():
-    small = jnp.asarray(packed.pack(codes))
-  return Stack(jnp.asarray(codes), small)
+  if native.available() and all(map(_ternary, matrices)):
+    small = jnp.asarray(_pack(matrices))
+    if native.path() != native.PATHS[0]:
+      return Stack(None, small)
+  return Stack(jnp.asarray(np.stack(matrices)), small)
+
+
+def _ternary(matrix: np.ndarray) -> bool:
+  ends = matrix.min(initial=0), matrix.max(initial=0)
+  return -1 <= ends[0] and ends[1] <= 1 and matrix.shape[-1] <= packed.MAX_IN
+
+
+def _pack(matrices: Sequence[np.ndarray]) -> np.ndarray:
+  """One after the other: nowhere is there a second int8 copy of them all."""
+  n, k = matrices[0].shape
+  out = np.empty((len(matrices), n, packed.row_bytes(k)), np.uint8)
+  for to, matrix in zip(out, matrices, strict=True):
+    to[:] = packed.pack(matrix)
+  return out
 
 
 def product(weights: Stack, layer: jax.Array, x: jax.Array, bound: int):
@@ -64,13 +81,21 @@ def product(weights: Stack, layer: jax.Array, x: jax.Array, bound: int):
   Returns:
     int32[m, n]; the caller vouches that the sums fit.
   """
-  if weights.packed is not None and x.shape[0] <= FEW:
-    return packed.product(x, weights.packed, layer)
+  if _small(weights, x.shape[0]):
+    planes = 1 if bound <= MAX_ONE_PLANE else 2
+    return packed.product(x, weights.packed, layer, planes=planes)
   codes = lax.dynamic_index_in_dim(weights.codes, layer, keepdims=False)
   return ternary_matmul(x, codes, bound)
 
 
 def nbytes(weights: Stack, rows: int) -> int:
   """Bytes of all matrices in the form that so many rows are multiplied by."""
-  small = weights.packed is not None and rows <= FEW
-  return (weights.packed if small else weights.codes).nbytes
+  used = weights.packed if _small(weights, rows) else weights.codes
+  return 0 if used is None else used.nbytes
+
+
+def _small(weights: Stack, rows: int) -> bool:
+  """Whether so many rows are multiplied by the packed form."""
+  if weights.packed is None:
+    return False
+  return weights.codes is None or rows <= FEW

@@ -80,15 +80,17 @@ def test_products_are_exact(kernel, k, path):
   matrix = codes(rng, 3, 37, k)
   matrix[1, 0], matrix[1, 1] = 1, -1
   small = jnp.asarray(packed.pack(matrix))
-  run = jax.jit(packed.product, static_argnums=3)
+  run = jax.jit(packed.product, static_argnames="path")
   for m in (1, 2, 5):
     for x in rows(rng, m, k):
       for layer in (0, 1, 2):
-        found = run(jnp.asarray(x, jnp.int32), small, jnp.int32(layer), path)
+        found = run(
+          jnp.asarray(x, jnp.int32), small, jnp.int32(layer), path=path
+        )
         exact = x.astype(object) @ matrix[layer].astype(object).T
         assert found.tolist() == exact.tolist()
   x = rng.integers(-TOP, TOP + 1, (1, k))
-  found = run(jnp.asarray(x, jnp.int32), small, jnp.int32(1), path)
+  found = run(jnp.asarray(x, jnp.int32), small, jnp.int32(1), path=path)
   assert found.tolist() == by_python(x, matrix[1])
 
 
@@ -128,26 +130,62 @@ def test_a_batch_is_its_rows(kernel):
   assert (nested[0] == found).all()
 
 
-@pytest.mark.parametrize("m", [1, stack.FEW, stack.FEW + 1])
-@pytest.mark.parametrize("there", [True, False])
-def test_a_stack_chooses_by_rows_and_kernel(m, there, monkeypatch, request):
-  if there:
+def choose(monkeypatch, path: str | None) -> None:
+  monkeypatch.setattr(native, "available", lambda: path is not None)
+  monkeypatch.setattr(native, "path", lambda: path)
+
+
+@pytest.mark.parametrize("bound", [127, TOP])
+@pytest.mark.parametrize("m", [1, stack.FEW, stack.FEW + 1, 40])
+@pytest.mark.parametrize("path", [None, *native.PATHS])
+def test_a_stack_chooses_by_kernel_and_rows(
+  m, bound, path, monkeypatch, request
+):
+  if path is not None:
     request.getfixturevalue("kernel")
-  monkeypatch.setattr(native, "available", lambda: there)
+  choose(monkeypatch, path)
   rng = np.random.default_rng(2)
   matrix = codes(rng, 3, 8, 40)
   weights = stack.stack(matrix)
-  assert (weights.packed is not None) == there
-  x = rng.integers(-TOP, TOP + 1, (m, 40)).astype(np.int32)
-  run = lambda x: stack.product(weights, jnp.int32(2), x, TOP)
-  calls = str(jax.make_jaxpr(run)(x)).count("ffi_call")
-  assert calls == (1 if there and m <= stack.FEW else 0)
+  # Vector instructions: packed and nothing else. Without: both, or codes only.
+  alone = path not in (None, "plain")
+  assert (weights.packed is not None) == (path is not None)
+  assert (weights.codes is None) == alone
+  x = rng.integers(-bound, bound + 1, (m, 40)).astype(np.int32)
+  run = lambda x: stack.product(weights, jnp.int32(2), x, bound)
+  seen = []
+  native_product = packed.product
+
+  def spy(*args, planes):
+    seen.append(planes)
+    return native_product(*args, planes=planes)
+
+  monkeypatch.setattr(packed, "product", spy)
+  text = str(jax.make_jaxpr(run)(x))
+  mine = alone or (path == "plain" and m <= stack.FEW)
+  assert text.count("ffi_call") == mine
+  assert seen == ([1 if bound == 127 else 2] if mine else [])
   assert (np.asarray(run(x)) == x.astype(np.int64) @ matrix[2].T).all()
 
 
-def test_wide_weights_are_not_packed(monkeypatch):
-  monkeypatch.setattr(native, "available", lambda: True)
-  assert stack.stack(np.full((1, 2, 3), 5, np.int8)).packed is None
+def test_a_stack_is_its_packed_bytes_on_the_device(kernel, monkeypatch):
+  choose(monkeypatch, "avx2")
+  matrices = codes(np.random.default_rng(3), 5, 6, 300)
+  weights = stack.stack(list(matrices))
+  leaves = jax.tree.leaves(weights)
+  assert [(v.dtype, v.shape) for v in leaves] == [(np.uint8, (5, 6, 128))]
+  assert (np.asarray(leaves[0]) == packed.pack(matrices)).all()
+
+
+@pytest.mark.parametrize("path", [None, *native.PATHS])
+def test_wide_weights_are_not_packed(path, monkeypatch):
+  choose(monkeypatch, path)
+  for wide in (5, -2):
+    matrices = np.full((2, 2, 3), wide, np.int8)
+    matrices[0] = 0
+    weights = stack.stack(matrices)
+    assert weights.packed is None
+    assert (np.asarray(weights.codes) == matrices).all()
 
 
 # --- building

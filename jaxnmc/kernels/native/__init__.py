@@ -26,7 +26,7 @@ __all__ = ["PATHS", "available", "build", "cache_folder", "path"]
 
 TERNARY, WALK = "jaxnmc_ternary", "jaxnmc_walk"
 TALLY, READ = "jaxnmc_tally", "jaxnmc_read"
-PATHS = ("plain", "avx2", "avx512vnni")  # worst first, as in ternary.cc
+PATHS = ("plain", "avx2", "avx512vnni", "amx")  # worst first, as in gemm.h
 _SYMBOLS = {TERNARY: "JaxnmcTernary", WALK: "JaxnmcWalk"}
 _SYMBOLS |= {TALLY: "JaxnmcTally", READ: "JaxnmcRead"}
 _FOLDER = pathlib.Path(__file__).parent
