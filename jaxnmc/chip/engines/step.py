@@ -18,7 +18,7 @@ from jax import lax
 from jax import numpy as jnp
 from jax.sharding import NamedSharding
 
-from jaxnmc.chip.engines import checking
+from jaxnmc.chip.engines import checking, delivery
 from jaxnmc.chip.engines.arrays import (
   Seen,
   State,
@@ -30,8 +30,6 @@ from jaxnmc.chip.engines.arrays import (
 from jaxnmc.chip.engines.machine import Class, Group, Machine
 from jaxnmc.chip.engines.program import run_tile
 from jaxnmc.chip.engines.sharding import WHOLE, Spread, Value
-from jaxnmc.chip.routing.traffic import synops
-from jaxnmc.kernels.ternary import batched_ternary_matmul
 
 
 def clock(before: jax.Array, injected) -> jax.Array:
@@ -106,20 +104,16 @@ def _to_real_rows(x: jax.Array, dst: jax.Array, members: int) -> jax.Array:
   return jnp.where((dst < members)[:, None], x, 0)
 
 
-def _arrive(spread: Spread, group: Group, x, weights, shape) -> jax.Array:
-  """What a group adds to accumulators, int32[P, K, n].
+def _arrive(spread: Spread, group: Group, x, shape) -> jax.Array:
+  """What a group that has no weights adds to accumulators, int32[P, K, n].
 
   Args:
     spread: the machine.
     group: synapses.
     x: int32[P, src width], messages of the source of each pair.
-    weights: int8[P, K, n, src width] or None.
     shape: (K, n) of the target on this device.
   """
   shape = (x.shape[0], *shape)
-  if group.kind == "dense":
-    codes = weights.reshape(x.shape[0], -1, x.shape[1])
-    return batched_ternary_matmul(x, codes).reshape(shape)
   if group.kind == "reduce":
     total = jnp.sum(x, axis=-1, dtype=jnp.int32)
     return jnp.broadcast_to(total[:, None, None], shape)
@@ -133,15 +127,6 @@ def _arrive(spread: Spread, group: Group, x, weights, shape) -> jax.Array:
     return x
   first = lax.axis_index(spread.name) * shape[1]
   return lax.dynamic_slice_in_dim(x, first, shape[1], axis=1)
-
-
-def _each(group: Group, x, sums, nonzero) -> jax.Array | None:
-  """Counts that depend on where zeros are: see `Seen.each`."""
-  if group.kind == "dense":
-    return jax.vmap(synops)((x != 0).astype(jnp.int32), nonzero)
-  if group.kind == "relay":
-    return jnp.sum((sums != 0).astype(jnp.int32), axis=-1, dtype=jnp.int32)
-  return None
 
 
 def step(
@@ -193,9 +178,17 @@ def step(
     target, to = ports[group.target], weights.dst[g]
     x = _to_real_rows(x[weights.src[g]], to, target.shape[0])
     shape = (target.shape[1], target.shape[3])
-    sums = _arrive(spread, group, x, weights.weights[g], shape)
+    walked = None
+    if group.kind == "dense":
+      tables = weights.weights[g], weights.packed[g], weights.nonzero[g]
+      sums, walked = delivery.dense(x, *tables)
+    else:
+      sums = _arrive(spread, group, x, shape)
+    if group.kind == "relay":
+      sent_on = (sums != 0).astype(jnp.int32)
+      walked = jnp.sum(sent_on, axis=-1, dtype=jnp.int32)
     ports[group.target] = target.at[to, :, group.port].set(sums, mode="drop")
-    each.append(_each(group, x, sums, weights.nonzero[g]))
+    each.append(walked)
     if checked:
       real = weights.real[group.target].at[to].get(mode="clip")
       limbs = checking.wide_sums(group.kind, x, sums, weights.weights[g])
