@@ -64,11 +64,8 @@ def dense(
   assert stored is not None
   pairs, tiles, size, _ = stored.shape
   table = stored.reshape(pairs, tiles * size, -1)
-  senders, count = events((x != 0).any(axis=1).astype(jnp.int32))
 
-  def one(i, carry):
-    sums, each = carry
-    pair = senders[i]
+  def product(pair):
     row = lax.dynamic_index_in_dim(x, pair)
     if small is not None:
       out = packed.product(row, table, pair)
@@ -76,13 +73,27 @@ def dense(
       matrix = lax.dynamic_index_in_dim(table, pair, keepdims=False)
       out = ternary_matmul(row, matrix, MAX_TWO_PLANES)
     own = lax.dynamic_index_in_dim(nonzero, pair, keepdims=False)
-    walked = synops((row != 0).astype(jnp.int32), own)
-    put = lax.dynamic_update_slice_in_dim
-    return put(sums, out, pair, 0), put(each, walked, pair, 0)
+    return out, synops((row != 0).astype(jnp.int32), own)
 
   empty = (
     jnp.zeros((pairs, tiles * size), jnp.int32),
     jnp.zeros((pairs, tiles), jnp.int32),
   )
-  sums, each = lax.fori_loop(jnp.int32(0), count, one, empty)
+  sent = (x != 0).any(axis=1)
+  if pairs == 1:
+    # Of a loop over one pair the compiler takes the product out in front.
+    pair = jnp.int32(0)
+    found = lax.cond(sent[0], lambda: product(pair), lambda: empty)
+  else:
+    senders, count = events(sent.astype(jnp.int32))
+    put = lax.dynamic_update_slice_in_dim
+
+    def one(i, carry):
+      pair = senders[i]
+      return jax.tree.map(
+        lambda all, new: put(all, new, pair, 0), carry, product(pair)
+      )
+
+    found = lax.fori_loop(jnp.int32(0), count, one, empty)
+  sums, each = found
   return sums.reshape(pairs, tiles, size), each

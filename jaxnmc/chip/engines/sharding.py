@@ -139,18 +139,19 @@ class Spread:
     """Puts members of a class at their slots: [M, ...] -> [slots, ...]."""
     return self.lay(index, array[:, None])[:, 0]
 
-  def lay_rows(self, index: int, array: np.ndarray) -> np.ndarray:
+  def lay_rows(self, index: int, array: np.ndarray | None) -> np.ndarray:
     """Puts pairs and target tiles of a group at their rows.
 
     Args:
       index: group.
-      array: [P, K, ...].
+      array: [P, K, ...]; of a dense group, so there is one.
 
     Returns:
       [rows, padded tiles, ...], zero where there is none.
     """
     split = self.groups[index]
     tiles = self.classes[self.machine.groups[index].target].shape[1]
+    assert array is not None
     return _padded(array, split.rows, (len(split.src), tiles))
 
 
