@@ -27,7 +27,7 @@ from jaxnmc.io import tokenizer as tokenizers
 from jaxnmc.io.files import write_bytes
 from jaxnmc.models import matmulfree
 from jaxnmc.report import files
-from jaxnmc.train import data, evalrange, export, loop
+from jaxnmc.train import data, evalrange, export, loop, mixed
 
 _TRAIN = flags.DEFINE_list("train", [], "Training text files (.gz allowed).")
 _VALID = flags.DEFINE_string("valid", None, "Text scored once, at the end.")
@@ -68,6 +68,12 @@ _TEACHER = flags.DEFINE_string(
   "teacher", None, "Model to learn from; it must have the same vocabulary."
 )
 _ALPHA = flags.DEFINE_float("alpha", 0.5, "Weight of the teacher, 0 ... 1.")
+_DTYPE = flags.DEFINE_enum(
+  "dtype",
+  "float32",
+  mixed.DTYPES,
+  "Of the operands of ternary products; the rest stays float32.",
+)
 _DEVICES = flags.DEFINE_integer("devices", None, "Devices; default: all.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run.")
 _CHECKPOINT_EVERY = flags.DEFINE_integer("checkpoint_every", 500, "Steps.")
@@ -229,6 +235,7 @@ def _run() -> dict:
       clip=_CLIP.value,
       seed=_SEED.value,
       alpha=_ALPHA.value if teacher else 0.0,
+      dtype=_DTYPE.value,
     ),
     rhythm=loop.Rhythm(
       checkpoint_every=_CHECKPOINT_EVERY.value,

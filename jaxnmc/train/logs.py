@@ -75,9 +75,18 @@ class TensorBoard:
 
 @contextlib.contextmanager
 def progress(total: int, done: int, show: bool) -> Iterator[Any]:
-  """Yields `advance(step, tokens_per_s, **shown)`; draws a bar on stderr."""
+  """Draws a bar on stderr.
+
+  Args:
+    total: steps in all.
+    done: steps done before.
+    show: whether to draw it.
+
+  Yields:
+    `advance(step, tokens_per_s, mfu, **shown)`; `mfu` is a share, or None.
+  """
   if not show:
-    yield lambda step, tokens_per_s, **shown: None
+    yield lambda step, tokens_per_s, mfu, **shown: None
     return
   from rich import console
   from rich import progress as bars
@@ -86,17 +95,22 @@ def progress(total: int, done: int, show: bool) -> Iterator[Any]:
     bars.TextColumn("step"),
     bars.MofNCompleteColumn(),
     bars.BarColumn(),
-    bars.TextColumn("{task.fields[speed]} tokens/s  {task.fields[shown]}"),
+    bars.TextColumn("{task.fields[speed]}  {task.fields[shown]}"),
     bars.TextColumn("ETA"),
     bars.TimeRemainingColumn(),
   )
   with bars.Progress(*columns, console=console.Console(stderr=True)) as bar:
     task = bar.add_task(
-      "train", total=total, completed=done, speed="-", shown=""
+      "train", total=total, completed=done, speed="- tokens/s", shown=""
     )
 
-    def advance(step: int, tokens_per_s: float, **shown: float) -> None:
+    def advance(
+      step: int, tokens_per_s: float, mfu: float | None, **shown: float
+    ) -> None:
+      speed = f"{tokens_per_s:,.0f} tokens/s"
+      if mfu is not None:
+        speed += f"  {mfu:.1%} of peak"
       text = "  ".join(f"{k} {v:.3f}" for k, v in shown.items())
-      bar.update(task, completed=step, speed=f"{tokens_per_s:,.0f}", shown=text)
+      bar.update(task, completed=step, speed=speed, shown=text)
 
     yield advance

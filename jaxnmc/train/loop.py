@@ -12,7 +12,16 @@ import numpy as np
 
 from jaxnmc.errors import ConfigError
 from jaxnmc.io.tokenizer import Tokenizer
-from jaxnmc.train import checkpoints, data, evalrange, export, logs, schedules
+from jaxnmc.train import (
+  checkpoints,
+  data,
+  evalrange,
+  export,
+  logs,
+  mixed,
+  schedules,
+  speed,
+)
 from jaxnmc.train import step as step_lib
 
 
@@ -31,6 +40,8 @@ class Recipe:
     clip: largest gradient norm.
     seed: of the initial weights and of the order of windows.
     alpha: weight of the teacher's soft targets, 0 ... 1.
+    dtype: of the operands of ternary products, `float32` or `bfloat16`; what
+      is kept in float32 then, `train.mixed` says.
   """
 
   steps: int = 1000
@@ -43,9 +54,11 @@ class Recipe:
   clip: float = 1.0
   seed: int = 0
   alpha: float = 0.0
+  dtype: str = "float32"
 
   def __post_init__(self) -> None:
-    """Refuses numbers that make no run."""
+    """Refuses values that make no run."""
+    mixed.interpreter(self.dtype)
     for name in ("steps", "batch", "seq"):
       if getattr(self, name) < 1:
         raise ConfigError(
@@ -123,7 +136,8 @@ def train(
     teacher: (fn, params) with the same vocabulary, for recipe.alpha > 0.
 
   Returns:
-    A summary: steps, best held bits per byte and its step, seconds, tokens/s.
+    A summary: steps, best held bits per byte and its step, seconds, tokens/s
+    of the whole run, and what `speed.Meter.summary` says of the steps alone.
 
   Raises:
     UserError: the text, the recipe or the folder cannot be used.
@@ -145,6 +159,7 @@ def train(
     batch=recipe.batch,
     teacher=teacher,
     alpha=recipe.alpha,
+    dtype=recipe.dtype,
   )
   score_fn = evalrange.score(fn)
   held_bytes = evalrange.cut(held, None)
@@ -190,13 +205,16 @@ def train(
       export.save(work / "best.npz", params, _meta(model_config, recipe, best))
 
   started, tokens = time.monotonic(), recipe.batch * recipe.seq
-  mark, speed = (started, first), 0.0
+  meter = speed.Meter(step_fn, mesh, recipe.dtype, tokens)
   to_bits = 1.0 / math.log(2) / stream.bytes_per_id
+  place = lambda step: jax.device_put(windows.batch(step - 1), split)
+  if first < recipe.steps:
+    record(first, **meter.start(state, place(first + 1)))
   with logs.progress(recipe.steps, first, rhythm.progress) as advance:
     for step in range(first + 1, recipe.steps + 1):
-      batch = jax.device_put(windows.batch(step - 1), split)
-      state, metrics = step_fn(state, batch)
+      state, metrics = step_fn(state, place(step))
       last = step == recipe.steps
+      meter.stepped()
       if last or step % rhythm.log_every == 0:
         values = {k: float(v) for k, v in vars(metrics).items()}
         if not math.isfinite(values["loss"]):
@@ -204,23 +222,17 @@ def train(
             f"step {step}: the loss is {values['loss']}; training diverged: "
             "lower --lr or raise --warmup"
           )
-        now = time.monotonic()
-        speed = (step - mark[1]) * tokens / max(now - mark[0], 1e-9)
-        mark = (now, step)
+        now = meter.read()
         bpb = values["nats"] * to_bits
-        record(
-          step,
-          **values,
-          bpb=bpb,
-          epoch=step * recipe.batch / windows.per_epoch,
-          tokens_per_s=round(speed, 1),
-        )
-        advance(step, speed, loss=values["loss"], bpb=bpb)
+        epoch = step * recipe.batch / windows.per_epoch
+        record(step, **values, bpb=bpb, epoch=epoch, **now)
+        advance(step, **now, loss=values["loss"], bpb=bpb)
       if last or step % rhythm.eval_every == 0:
-        evaluate(step, state.params)
-        mark = (time.monotonic(), step)
+        with meter.paused(state):
+          evaluate(step, state.params)
       if last or step % rhythm.checkpoint_every == 0:
-        store.save(step, state, {"best": best})
+        with meter.paused(state):
+          store.save(step, state, {"best": best})
   params = jax.tree.map(np.asarray, state.params)
   if not (work / "best.npz").exists():
     export.save(work / "best.npz", params, _meta(model_config, recipe, best))
@@ -240,6 +252,7 @@ def train(
     "train_bytes": stream.text_bytes,
     "seconds": round(seconds, 1),
     "tokens_per_s": round(done * tokens / max(seconds, 1e-9), 1),
+    **meter.summary(),
     "params_digest": checkpoints.digest(params),
   }
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import flax.struct
 import jax
-import numpy as np
 import optax
 from jax import numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxnmc.errors import ConfigError
-from jaxnmc.ops.reference import Reference
+from jaxnmc.train import mixed
+from jaxnmc.train.compiled import Compiled
 from jaxnmc.train.schedules import Schedule
 
 Params = Any
@@ -163,12 +163,14 @@ def make_step(
   pad_id: int | None = None,
   teacher: tuple[Callable, Params] | None = None,
   alpha: float = 0.0,
-) -> Callable[[TrainState, np.ndarray], tuple[TrainState, Metrics]]:
+  dtype: str = "float32",
+) -> Compiled:
   """Returns `step(state, ids int32[T + 1, B]) -> (state, metrics)`.
 
   The loss is (1 - alpha) * cross-entropy + alpha * KL(teacher || student).
   The batch is split over the mesh; gradients are summed by the compiler. The
-  old state is donated.
+  old state is donated. It compiles once; what it compiles after that it says
+  in the log (`Compiled`).
 
   Args:
     fn: model function (ops, params, inputs, state) -> (out, state).
@@ -179,10 +181,11 @@ def make_step(
     pad_id: targets with this id do not count; None: all count.
     teacher: (fn, params) with the same vocabulary, or None.
     alpha: weight of the teacher, 0 ... 1.
+    dtype: of the operands of ternary products (`mixed` says what that means).
 
   Raises:
-    ConfigError: batch is no multiple of the mesh, or alpha does not go with
-      the teacher.
+    ConfigError: batch is no multiple of the mesh, alpha does not go with the
+      teacher, or there is no such dtype.
   """
   if batch % mesh.size:
     raise ConfigError(
@@ -194,16 +197,19 @@ def make_step(
       f"alpha: found {alpha}, allowed is 0 ... 1, and 0 without a teacher"
     )
 
+  mixed.interpreter(dtype)  # refuses a wrong one before anything is traced
+
   def loss_fn(params: Params, ids: jax.Array):
+    ops = lambda: mixed.interpreter(dtype)
     inputs, targets = {"ids": ids[:-1]}, ids[1:]
-    logits = fn(Reference(), params, inputs, None)[0].logits
+    logits = fn(ops(), params, inputs, None)[0].logits
     mask = None if pad_id is None else targets != pad_id
     nats = cross_entropy(logits, targets, mask)
     if teacher is None or alpha == 0.0:
       return nats, nats
     teach, frozen = teacher
     soft = distillation(
-      logits, teach(Reference(), frozen, inputs, None)[0].logits, mask
+      logits, teach(ops(), frozen, inputs, None)[0].logits, mask
     )
     return (1.0 - alpha) * nats + alpha * soft, nats
 
@@ -221,9 +227,11 @@ def make_step(
     return TrainState(state.step + 1, params, opt), metrics
 
   whole, split = shardings(mesh)
-  return jax.jit(
-    step,
-    in_shardings=(whole, split),
-    out_shardings=whole,
-    donate_argnums=0,
+  return Compiled(
+    jax.jit(
+      step,
+      in_shardings=(whole, split),
+      out_shardings=whole,
+      donate_argnums=0,
+    )
   )

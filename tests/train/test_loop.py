@@ -2,7 +2,9 @@
 
 import io
 import json
+import logging
 import os
+import shutil
 import subprocess
 import sys
 
@@ -53,6 +55,11 @@ def _records(workdir):
   return [json.loads(line) for line in text.splitlines()]
 
 
+def _logged(workdir):
+  """Records of steps, without the one that says what runs."""
+  return [r for r in _records(workdir) if "loss" in r]
+
+
 class _FakeWriter:
   made = []
 
@@ -87,7 +94,7 @@ def test_a_run(tmp_path, monkeypatch):
   assert result["epochs"] == pytest.approx(12 / 36)
   # Bits per byte of the log are the nats of the log.
   stream = data.pack(DOCS, tokenizers.ByteTokenizer())
-  first = records[0]
+  first = _logged(tmp_path)[0]
   want = first["nats"] / np.log(2) / stream.bytes_per_id
   assert first["bpb"] == pytest.approx(want)
   assert board.closed
@@ -96,6 +103,7 @@ def test_a_run(tmp_path, monkeypatch):
   assert ("held_bpb", 3) in board.values
   assert "6/6" in stderr.getvalue()
   assert "tokens/s" in stderr.getvalue()
+  assert "% of peak" in stderr.getvalue()
 
   params, meta = export.load(tmp_path / "best.npz")
   assert meta["config"] == SIZES
@@ -107,6 +115,60 @@ def test_a_run(tmp_path, monkeypatch):
   again = _train(tmp_path)
   assert again["params_digest"] == result["params_digest"]
   assert _records(tmp_path) == records
+
+
+def test_speed_is_measured(tmp_path):
+  result = _train(tmp_path, steps=3, rhythm={"log_every": 2})
+  start, *rest = _records(tmp_path)
+  assert start["step"] == 0
+  assert start["dtype"] == "float32"
+  tokens, weights = 2 * 16, 4 * 16**2 + 3 * 16 * 24 + 259 * 16
+  assert start["step_flops"] == 3 * 2 * weights * tokens
+  peak = start["peak_flops_per_s"]["float32"]
+  for r in rest:
+    if "loss" in r:
+      share = r["tokens_per_s"] / tokens * start["step_flops"] / peak
+      assert r["mfu"] == pytest.approx(share, abs=1e-4)
+  assert result["peak_flops_per_s"] == peak
+  share = result["step_tokens_per_s"] / tokens * start["step_flops"] / peak
+  assert result["mfu"] == pytest.approx(share, abs=1e-4)
+  assert set(result["labels"].values()) == {"measured"}
+  # Time that went elsewhere is not that of steps.
+  assert result["step_tokens_per_s"] > result["tokens_per_s"]
+
+
+def test_one_compilation(tmp_path, caplog):
+  """Evaluation, the end of an epoch and a resumed state change nothing."""
+
+  def compilations():
+    said = [r.getMessage() for r in caplog.records]
+    caplog.clear()
+    return sum(m.startswith("Compiling jit(step)") for m in said)
+
+  (tmp_path / "a").mkdir()
+  with caplog.at_level(logging.WARNING), jax.log_compiles():
+    # Six windows an epoch, two a step: the fourth step begins another epoch.
+    result = _train(tmp_path / "a", documents=DOCS[:3], steps=4)
+    assert result["epochs"] > 1
+    assert result["compilations"] == 1
+    assert compilations() == 1
+    shutil.rmtree(tmp_path / "a" / "checkpoints" / "4")
+    result = _train(tmp_path / "a", documents=DOCS[:3], steps=4)
+    assert result["compilations"] == 1
+    assert compilations() == 1
+  assert [r["step"] for r in _logged(tmp_path / "a")] == [1, 2, 3, 4]
+  assert all("compilations" not in r for r in _records(tmp_path / "a"))
+
+
+def test_another_compilation_is_in_the_log(tmp_path, monkeypatch):
+  whole = data.Windows.batch
+  monkeypatch.setattr(
+    data.Windows, "batch", lambda self, k: whole(self, k)[: 17 if k < 2 else 9]
+  )
+  result = _train(tmp_path, steps=3, held=[])
+  assert result["compilations"] == 2
+  found = [r.get("compiled_for") for r in _logged(tmp_path)]
+  assert found == [None, None, "argument [1]: was int32[17, 2], is int32[9, 2]"]
 
 
 def test_another_recipe_is_refused(tmp_path):
@@ -128,7 +190,7 @@ def test_with_teacher(tmp_path):
   _train(
     tmp_path, steps=2, teacher=(matmulfree.make(CONFIG), teacher), alpha=0.5
   )
-  record = _records(tmp_path)[0]
+  record = _logged(tmp_path)[0]
   assert record["loss"] < record["nats"]
   other = matmulfree.init_params(CONFIG, jax.random.key(6))
   with pytest.raises(CheckpointError, match="teacher"):
@@ -157,6 +219,7 @@ def test_divergence_stops(tmp_path):
     {"clip": 0.0},
     {"warmup": -1},
     {"weight_decay": np.nan},
+    {"dtype": "float16"},
   ],
 )
 def test_impossible_recipes(bad):
@@ -270,7 +333,7 @@ def test_a_teacher_by_name(repo_root, tmp_path):
   assert taught.returncode == 0, taught.stderr
   _, meta = export.load(tmp_path / "a" / "final.npz")
   assert meta["config"]["vocab_size"] == 4096
-  record = _records(tmp_path / "a")[0]
+  record = _logged(tmp_path / "a")[0]
   assert record["loss"] < record["nats"]  # half of it is the divergence
   other = _script(repo_root, *common, f"--workdir={tmp_path}/b")
   assert other.returncode == 2

@@ -149,6 +149,18 @@ def test_training_learns():
   assert losses[-1] < 0.7 * losses[0]
 
 
+def test_the_old_state_is_donated():
+  schedule = schedules.wsd(1e-2, 10)
+  optimizer, mesh = step_lib.adamw(schedule), step_lib.make_mesh(1)
+  step = step_lib.make_step(FN, optimizer, schedule, mesh, batch=4)
+  before = jax.device_put(
+    step_lib.init(_params(), optimizer), step_lib.shardings(mesh)[0]
+  )
+  after, _ = step(before, _ids())
+  assert all(x.is_deleted() for x in jax.tree.leaves(before))
+  assert not any(x.is_deleted() for x in jax.tree.leaves(after))
+
+
 def test_refusals():
   schedule = schedules.wsd(1e-2, 10)
   optimizer, mesh = step_lib.adamw(schedule), step_lib.make_mesh(1)
@@ -158,6 +170,8 @@ def test_refusals():
     step_lib.make_step(
       FN, optimizer, schedule, mesh, batch=4, alpha=2, teacher=(FN, {})
     )
+  with pytest.raises(ConfigError, match="dtype: found 'int8'"):
+    step_lib.make_step(FN, optimizer, schedule, mesh, batch=4, dtype="int8")
   with pytest.raises(ConfigError, match="devices: found 1000"):
     step_lib.make_mesh(1000)
 

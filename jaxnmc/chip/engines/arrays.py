@@ -7,6 +7,7 @@ import numpy as np
 from flax import struct
 
 from jaxnmc.chip.engines.sharding import WHOLE, Spread
+from jaxnmc.kernels import packed
 
 
 @struct.dataclass
@@ -38,6 +39,8 @@ class Weights:
     src: per group int32[P], member that sends.
     dst: per group int32[P], member that receives.
     weights: per group int8[P, K, n, src width], or None.
+    packed: per group the same in two bits each, or None; one of both for a
+      dense group, by the rule of `delivery`.
     nonzero: per group int8 or int32[P, src width, K], or None.
   """
 
@@ -48,6 +51,7 @@ class Weights:
   src: tuple[jax.Array, ...]
   dst: tuple[jax.Array, ...]
   weights: tuple[jax.Array | None, ...]
+  packed: tuple[jax.Array | None, ...]
   nonzero: tuple[jax.Array | None, ...]
 
 
@@ -85,11 +89,13 @@ def weight_axes(spread: Spread) -> Any:
   members = tuple(WHOLE if axis else 0 for axis in axes)
   groups = tuple(split.axis for split in spread.groups)
   pairs = tuple(WHOLE if axis else 0 for axis in groups)
-  dense = [g.weights is not None for g in spread.machine.groups]
-  weights = tuple(a if d else None for a, d in zip(groups, dense))
-  nonzero = tuple(2 * a if d else None for a, d in zip(groups, dense))
+  dense = {i for i, g in enumerate(spread.machine.groups) if g.kind == "dense"}
+  among = lambda held: tuple(
+    a if i in held else None for i, a in enumerate(groups)
+  )
+  nonzero = tuple(2 * a if i in dense else None for i, a in enumerate(groups))
   parts: list[Any] = [axes, members, members, axes]
-  parts += [pairs, pairs, weights, nonzero]
+  parts += [pairs, pairs, among(spread.wide), among(spread.packed), nonzero]
   return Weights(*parts)
 
 
@@ -124,7 +130,11 @@ def load(spread: Spread) -> Weights:
     tuple(split.src for split in spread.groups),
     tuple(split.dst for split in spread.groups),
     tuple(
-      None if g.weights is None else spread.lay_rows(i, g.weights)
+      spread.lay_rows(i, g.weights) if i in spread.wide else None
+      for i, g in enumerate(groups)
+    ),
+    tuple(
+      packed.pack(spread.lay_rows(i, g.weights)) if i in spread.packed else None
       for i, g in enumerate(groups)
     ),
     tuple(

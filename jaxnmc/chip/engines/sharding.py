@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxnmc.chip.engines import delivery
 from jaxnmc.chip.engines.machine import Class, Group, Machine
 from jaxnmc.errors import PlanError
 
@@ -73,6 +74,8 @@ class Spread:
     groups: how each group is split.
     sent: values that cross synapses: their messages are counted.
     gathered: values that every device needs.
+    packed: dense groups whose weights are held in two bits (`delivery`).
+    wide: dense groups whose weights are held in int8.
   """
 
   machine: Machine
@@ -81,6 +84,8 @@ class Spread:
   groups: tuple[GroupSplit, ...]
   sent: tuple[Value, ...]
   gathered: frozenset[Value]
+  packed: frozenset[int]
+  wide: frozenset[int]
 
   @property
   def devices(self) -> int:
@@ -134,18 +139,19 @@ class Spread:
     """Puts members of a class at their slots: [M, ...] -> [slots, ...]."""
     return self.lay(index, array[:, None])[:, 0]
 
-  def lay_rows(self, index: int, array: np.ndarray) -> np.ndarray:
+  def lay_rows(self, index: int, array: np.ndarray | None) -> np.ndarray:
     """Puts pairs and target tiles of a group at their rows.
 
     Args:
       index: group.
-      array: [P, K, ...].
+      array: [P, K, ...]; of a dense group, so there is one.
 
     Returns:
       [rows, padded tiles, ...], zero where there is none.
     """
     split = self.groups[index]
     tiles = self.classes[self.machine.groups[index].target].shape[1]
+    assert array is not None
     return _padded(array, split.rows, (len(split.src), tiles))
 
 
@@ -184,12 +190,13 @@ def mesh_of(mesh) -> Mesh:
   return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,))
 
 
-def spread(machine: Machine, mesh=None) -> Spread:
+def spread(machine: Machine, mesh=None, checked: bool = False) -> Spread:
   """Splits a machine.
 
   Args:
     machine: result of `build`.
     mesh: mesh with one axis, or None for the default device.
+    checked: sums are checked, for which weights are held in int8.
 
   Returns:
     What lies where.
@@ -218,8 +225,12 @@ def spread(machine: Machine, mesh=None) -> Spread:
       if g.source is not None and not split.local
     }
     gathered |= {(tap.cls, tap.value) for tap in machine.taps}
+  dense = {i for i, g in enumerate(machine.groups) if g.kind == "dense"}
+  small = {i for i in dense if delivery.packs(machine.groups[i])}
   return Spread(
-    machine, mesh, classes, groups, tuple(sent), frozenset(gathered)
+    *(machine, mesh, classes, groups, tuple(sent), frozenset(gathered)),
+    packed=frozenset(small),
+    wide=frozenset(dense if checked else dense - small),
   )
 
 

@@ -18,7 +18,7 @@ from jax import lax
 from jax import numpy as jnp
 from jax.sharding import NamedSharding
 
-from jaxnmc.chip.engines import checking
+from jaxnmc.chip.engines import checking, delivery
 from jaxnmc.chip.engines.arrays import (
   Seen,
   State,
@@ -30,8 +30,6 @@ from jaxnmc.chip.engines.arrays import (
 from jaxnmc.chip.engines.machine import Class, Group, Machine
 from jaxnmc.chip.engines.program import run_tile
 from jaxnmc.chip.engines.sharding import WHOLE, Spread, Value
-from jaxnmc.chip.routing.traffic import synops
-from jaxnmc.kernels.ternary import batched_ternary_matmul
 
 
 def clock(before: jax.Array, injected) -> jax.Array:
@@ -61,20 +59,62 @@ def messages(gate: jax.Array, real: jax.Array, x: jax.Array) -> jax.Array:
   return jnp.where(gate[:, None, None] & real, x, 0)
 
 
-def _neurons(cls: Class, valid, ports, waits, states, consts, scalars, depths):
-  """Runs the programs of a class: vmapped over members and cores."""
-  tile = functools.partial(run_tile, cls.program, cls.fixed)
-  over_tiles = jax.vmap(tile, in_axes=(0, 0, 0, 0, None))
-  values, waits, fresh = jax.vmap(over_tiles)(
-    ports, waits, states, consts, scalars
-  )
-  if not fresh:
-    return values, tuple(waits), states
-  kept = [
-    updated(valid[depths[:, i]], new, states[:, :, word])
-    for word, (i, new) in enumerate(zip(cls.program.updates, fresh))
+def awake(cls: Class, valid: jax.Array, depths: jax.Array) -> jax.Array:
+  """Whether a token is in a class, bool[]: nothing in it changes otherwise.
+
+  From the first operand that arrives to the last value that is computed; what
+  waits in a FIFO in between moves in every step of that time.
+
+  Args:
+    cls: the class.
+    valid: the token clock, bool[depths].
+    depths: int32[M, instructions].
+  """
+  ages = [
+    max((age for _, _, age in i.operands), default=0)
+    for i in cls.program.instructions
   ]
-  return values, tuple(waits), jnp.stack(kept, axis=2)
+  first = jnp.min(depths - jnp.array(ages, jnp.int32), axis=1)
+  at = jnp.arange(valid.shape[0], dtype=jnp.int32)
+  inside = (at >= first[:, None]) & (at <= jnp.max(depths, axis=1)[:, None])
+  return (inside & valid).any()
+
+
+def _neurons(cls: Class, named, valid, ports, waits, states, constants):
+  """Runs the programs of a class, if a token is there.
+
+  Args:
+    cls: the class; its programs are vmapped over members and cores.
+    named: instructions whose values are messages.
+    valid: the token clock.
+    ports: accumulators, as in `State`.
+    waits: FIFOs, as in `State`.
+    states: state words, as in `State`.
+    constants: (consts, scalars, depths, real) of the class, as in `Weights`.
+
+  Returns:
+    (messages int32[M, K, n] of each name, waits, states).
+  """
+  consts, scalars, depths, real = constants
+
+  def run():
+    tile = functools.partial(run_tile, cls.program, cls.fixed)
+    over_tiles = jax.vmap(tile, in_axes=(0, 0, 0, 0, None))
+    values, moved, fresh = jax.vmap(over_tiles)(
+      ports, waits, states, consts, scalars
+    )
+    kept = [
+      updated(valid[depths[:, i]], new, states[:, :, word])
+      for word, (i, new) in enumerate(zip(cls.program.updates, fresh))
+    ]
+    sent = [messages(valid[depths[:, i]], real, values[i]) for i in named]
+    new = jnp.stack(kept, axis=2) if kept else states
+    return tuple(sent), tuple(moved), new
+
+  def rest():
+    return tuple(jnp.zeros_like(real, jnp.int32) for _ in named), waits, states
+
+  return lax.cond(awake(cls, valid, depths), run, rest)
 
 
 def _flat(cls: Class, x: jax.Array) -> jax.Array:
@@ -106,42 +146,36 @@ def _to_real_rows(x: jax.Array, dst: jax.Array, members: int) -> jax.Array:
   return jnp.where((dst < members)[:, None], x, 0)
 
 
-def _arrive(spread: Spread, group: Group, x, weights, shape) -> jax.Array:
-  """What a group adds to accumulators, int32[P, K, n].
+def _arrive(spread: Spread, group: Group, shape, x, tables):
+  """What a group adds to accumulators, and what it counts.
 
   Args:
     spread: the machine.
     group: synapses.
-    x: int32[P, src width], messages of the source of each pair.
-    weights: int8[P, K, n, src width] or None.
     shape: (K, n) of the target on this device.
+    x: int32[P, src width], messages of the source of each pair.
+    tables: weights, packed weights, non-zero counts, as in `Weights`.
+
+  Returns:
+    (int32[P, K, n], counts as in `Seen.each`).
   """
-  shape = (x.shape[0], *shape)
   if group.kind == "dense":
-    codes = weights.reshape(x.shape[0], -1, x.shape[1])
-    return batched_ternary_matmul(x, codes).reshape(shape)
+    return delivery.dense(x, *tables)
+  shape = (x.shape[0], *shape)
   if group.kind == "reduce":
     total = jnp.sum(x, axis=-1, dtype=jnp.int32)
-    return jnp.broadcast_to(total[:, None, None], shape)
+    return jnp.broadcast_to(total[:, None, None], shape), None
   if group.kind == "gather":
-    return jnp.broadcast_to(x[:, :, None], shape)
+    return jnp.broadcast_to(x[:, :, None], shape), None
   split = spread.classes[group.target]
   tiles, size = split.shape[1], shape[2]
   spare = tiles * size - x.shape[1]
-  x = jnp.pad(x, ((0, 0), (0, spare))).reshape(x.shape[0], tiles, size)
-  if tiles == shape[1]:
-    return x
-  first = lax.axis_index(spread.name) * shape[1]
-  return lax.dynamic_slice_in_dim(x, first, shape[1], axis=1)
-
-
-def _each(group: Group, x, sums, nonzero) -> jax.Array | None:
-  """Counts that depend on where zeros are: see `Seen.each`."""
-  if group.kind == "dense":
-    return jax.vmap(synops)((x != 0).astype(jnp.int32), nonzero)
-  if group.kind == "relay":
-    return jnp.sum((sums != 0).astype(jnp.int32), axis=-1, dtype=jnp.int32)
-  return None
+  sums = jnp.pad(x, ((0, 0), (0, spare))).reshape(x.shape[0], tiles, size)
+  if tiles != shape[1]:
+    first = lax.axis_index(spread.name) * shape[1]
+    sums = lax.dynamic_slice_in_dim(sums, first, shape[1], axis=1)
+  sent_on = (sums != 0).astype(jnp.int32)
+  return sums, jnp.sum(sent_on, axis=-1, dtype=jnp.int32)
 
 
 def step(
@@ -161,20 +195,21 @@ def step(
   """
   machine = spread.machine
   valid = clock(state.valid, injected)
-  values, waits, states = [], [], []
-  for c, cls in enumerate(machine.classes):
-    out = _neurons(
-      *(cls, valid, state.ports[c], state.waits[c], state.states[c]),
-      *(weights.consts[c], weights.scalars[c], weights.depths[c]),
-    )
-    values.append(out[0])
-    waits.append(out[1])
-    states.append(out[2])
-
-  sent = {}
+  names: dict[int, list[int]] = {}
   for c, value in {**dict.fromkeys(spread.sent), **_tapped(machine)}:
-    gate = valid[weights.depths[c][:, value]]
-    sent[c, value] = messages(gate, weights.real[c], values[c][value])
+    names.setdefault(c, []).append(value)
+  sent: dict[Value, jax.Array] = {}
+  waits, states = [], []
+  for c, cls in enumerate(machine.classes):
+    named = names.get(c, [])
+    remembered = state.ports[c], state.waits[c], state.states[c]
+    constants = weights.consts[c], weights.scalars[c], weights.depths[c]
+    found, moved, kept = _neurons(
+      cls, named, valid, *remembered, (*constants, weights.real[c])
+    )
+    sent |= {(c, value): x for value, x in zip(named, found, strict=True)}
+    waits.append(moved)
+    states.append(kept)
   everywhere = _exchange(spread, sent)
 
   ports = [jnp.zeros_like(p) for p in state.ports]
@@ -188,14 +223,23 @@ def step(
     elif split.local:
       cls = machine.classes[group.source]
       x = _flat(cls, sent[group.source, group.value])
+      here = valid[weights.depths[group.source][:, group.value]].any()
     else:
       x = everywhere[group.source, group.value]
+      here = (x != 0).any()
     target, to = ports[group.target], weights.dst[g]
     x = _to_real_rows(x[weights.src[g]], to, target.shape[0])
-    shape = (target.shape[1], target.shape[3])
-    sums = _arrive(spread, group, x, weights.weights[g], shape)
+    arrive = functools.partial(
+      _arrive,
+      *(spread, group, (target.shape[1], target.shape[3]), x),
+      (weights.weights[g], weights.packed[g], weights.nonzero[g]),
+    )
+    nothing = jax.tree.map(
+      lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(arrive)
+    )
+    sums, walked = lax.cond(here, arrive, lambda nothing=nothing: nothing)
     ports[group.target] = target.at[to, :, group.port].set(sums, mode="drop")
-    each.append(_each(group, x, sums, weights.nonzero[g]))
+    each.append(walked)
     if checked:
       real = weights.real[group.target].at[to].get(mode="clip")
       limbs = checking.wide_sums(group.kind, x, sums, weights.weights[g])

@@ -40,7 +40,7 @@ class Stepped(Engine):
     super().__init__(fn, plan, placement, mode)
     self.checked = checked
     self.machine = build(placement)
-    self.spread = sharding.spread(self.machine, mesh)
+    self.spread = sharding.spread(self.machine, mesh, checked)
     if checked:
       checking.check_summable(self.network)
     self.weights = arrays.load(self.spread)

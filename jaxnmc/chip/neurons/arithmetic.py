@@ -27,6 +27,8 @@ def scale(x: jax.Array, factor: int, bits: int) -> jax.Array:
   Returns:
     int32[...], no larger than x in magnitude.
   """
+  if factor == 1 << bits:
+    return x  # no decay: a fifth of a step of LIF neurons, measured
   size, f = jnp.abs(x), abs(factor)
   rest = size & ((1 << bits) - 1)
   out = (size >> bits) * f + ((rest * f) >> bits)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import jaxnmc as nmc
 from jaxnmc import _compat
-from jaxnmc.chip.engines import host, program, step
+from jaxnmc.chip.engines import arrays, host, program, sharding, step
 from jaxnmc.chip.routing import links
 from jaxnmc.errors import PlacementError, PlanError, TokenError, TransformError
 from jaxnmc.models import matmulfree
@@ -248,10 +248,9 @@ def _assert_no_float(case):
   width = engine.network.populations[0].width
   feed = (np.zeros(2, bool), np.zeros((2, width), np.int32))
   for checked in (False, True):
-    chunk = functools.partial(
-      step.run_chunk.__wrapped__, engine.spread, checked
-    )
-    args = (engine.weights, cores, feed, np.int32(2))
+    spread = sharding.spread(engine.machine, checked=checked)
+    chunk = functools.partial(step.run_chunk.__wrapped__, spread, checked)
+    args = (arrays.load(spread), cores, feed, np.int32(2))
     found |= kinds(jax.make_jaxpr(chunk)(*args))
   # What the host does with the values that left the chips.
   graph, nodes = engine.graph, engine._host_nodes
