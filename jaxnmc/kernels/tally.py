@@ -26,11 +26,11 @@ def tally(
     values: int32[T, width] each.
     cuts: of each value where stretches begin, and the end of the last one,
       int[stretches + 1] from 0 to its width.
-    tables: of each value int8[width, columns] of 0 to 127, or None.
+    tables: of each value int8[columns, width] of 0 to 127, or None.
 
   Returns:
     int32[T, all columns]: value after value its stretches, then for each
-    column of its table the sum over the numbers that are not zero.
+    column the sum of its table over the numbers that are not zero.
   """
   if not values:
     return jnp.zeros((0,), jnp.int32)
@@ -41,7 +41,7 @@ def tally(
 
 def native_tally(values, cuts, tables) -> jax.Array:
   """`tally` by the native kernel."""
-  wide = [0 if table is None else table.shape[-1] for table in tables]
+  wide = [0 if table is None else table.shape[-2] for table in tables]
   pieces = [len(cut) - 1 for cut in cuts]
   call = jax.ffi.ffi_call(
     native.TALLY,
@@ -71,7 +71,7 @@ def xla_tally(values, cuts, tables) -> jax.Array:
       sums = lax.dot_general(
         rows,
         table,
-        (((1,), (0,)), ((), ())),
+        (((1,), (1,)), ((), ())),
         preferred_element_type=jnp.int32,
       )
       parts.append(sums[: len(x)])

@@ -92,7 +92,7 @@ class Counts:
     widths = []
     for mine, table in zip(run.values(), tables):
       some = next(node for node in mine if node is not None)
-      more = 0 if table is None else table.shape[2]
+      more = 0 if table is None else table.shape[1]
       widths.append(len(self.basis.probes[some].edges) - 1 + more)
     starts, each = np.cumsum([0, *widths]), sum(widths)
     source, target = [np.zeros(0, int)], [np.zeros(0, int)]

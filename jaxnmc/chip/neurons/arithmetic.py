@@ -28,7 +28,7 @@ def scale(x: jax.Array, factor: int, bits: int) -> jax.Array:
     int32[...], no larger than x in magnitude.
   """
   if factor == 1 << bits:
-    return x  # no decay: a fifth of a step of LIF neurons, measured
+    return x  # no decay: spares the slowest part of a LIF step
   size, f = jnp.abs(x), abs(factor)
   rest = size & ((1 << bits) - 1)
   out = (size >> bits) * f + ((rest * f) >> bits)

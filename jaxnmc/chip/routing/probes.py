@@ -33,7 +33,7 @@ class Probe:
     path: its name.
     edges: first neuron of every piece, and the end, int[pieces + 1].
     table: what a message of each neuron adds to the other columns,
-      int8[width, columns]; None without a matrix.
+      int8[columns, width]; None without a matrix.
     start: its first column.
   """
 
@@ -46,7 +46,7 @@ class Probe:
   @property
   def columns(self) -> int:
     """Number of its columns."""
-    more = 0 if self.table is None else self.table.shape[1]
+    more = 0 if self.table is None else self.table.shape[0]
     return len(self.edges) - 1 + more
 
 
@@ -107,10 +107,10 @@ def basis(
         digits = 1 + int(table.max(initial=0) >> _DIGIT > 0)
         mask = (1 << _DIGIT) - 1
         both = [(table >> (_DIGIT * k)) & mask for k in range(digits)]
-        parts += [part.astype(np.int8) for part in both]
+        parts += [np.ascontiguousarray(part.T, np.int8) for part in both]
       entries += _follow(route, cut, start, at, digits, columns)
       at += digits * route.dst.count
-    whole = np.concatenate(parts, axis=1) if parts else None
+    whole = np.concatenate(parts) if parts else None
     path = mine[0].synapse.path
     probes[node] = Probe(node, path, cut, whole, start)
     start = at
@@ -164,7 +164,7 @@ def _entries(*parts) -> np.ndarray:
 
 
 def tables(probes: Sequence[Probe | None]) -> np.ndarray | None:
-  """Tables of the same value in several layers, int8[layers, width, columns].
+  """Tables of the same value in several layers, int8[layers, columns, width].
 
   Short ones are filled up with zeros; None if no layer has one.
   """
@@ -172,9 +172,9 @@ def tables(probes: Sequence[Probe | None]) -> np.ndarray | None:
   real = [t for t in found if t is not None]
   if not real:
     return None
-  most = max(table.shape[1] for table in real)
-  out = np.zeros((len(probes), len(real[0]), most), np.int8)
+  most = max(len(table) for table in real)
+  out = np.zeros((len(probes), most, real[0].shape[1]), np.int8)
   for layer, table in zip(out, found):
     if table is not None:
-      layer[:, : table.shape[1]] = table
+      layer[: len(table)] = table
   return out

@@ -114,7 +114,7 @@ def _library() -> ctypes.CDLL | None:
     for target, symbol in _SYMBOLS.items():
       handler = jax.ffi.pycapsule(getattr(library, symbol))
       jax.ffi.register_ffi_target(target, handler, platform="cpu")
-  except (UserError, OSError) as error:
+  except (UserError, OSError, AttributeError) as error:
     warnings.warn(f"jaxnmc: {error}", RuntimeWarning, stacklevel=2)
     return None
   return library

@@ -1,7 +1,7 @@
 // How many numbers of each row are not zero: in every stretch of the row, and
 // weighted by the columns of a table.
 //
-// Operands are the values, int32[..., w] each, then the tables int8[w, columns]
+// Operands are the values, int32[..., w] each, then the tables int8[columns, w]
 // of those that have one.  The result holds, value after value, the counts of
 // its stretches and of its columns.  The entries of a table are 0 to 127 and
 // rows are shorter than 2^24, so sums fit 32 bits.
@@ -13,6 +13,7 @@
 #include "xla/ffi/api/ffi.h"
 
 #if defined(__x86_64__)
+#include <immintrin.h>
 #define JAXNMC_X86 1
 #endif
 
@@ -29,41 +30,105 @@ struct Value {
   int64_t width, pieces, columns, at;
 };
 
-// The loops are plain; `target` lets the compiler use wide registers.
-#define JAXNMC_ROW(name, target)                                             \
-  target void name(const Value& v, const int32_t* x, int32_t* out) {         \
-    for (int64_t p = 0; p < v.pieces; ++p) {                                 \
-      int32_t n = 0;                                                         \
-      for (int64_t k = v.edges[p]; k < v.edges[p + 1]; ++k) n += x[k] != 0;  \
-      out[p] = n;                                                            \
-    }                                                                        \
-    int32_t* sums = out + v.pieces;                                          \
-    for (int64_t c = 0; c < v.columns; ++c) sums[c] = 0;                     \
-    if (v.columns == 0) return;                                              \
-    for (int64_t k = 0; k < v.width; ++k) {                                  \
-      if (x[k] == 0) continue;                                               \
-      const int8_t* row = v.table + k * v.columns;                           \
-      for (int64_t c = 0; c < v.columns; ++c) sums[c] += row[c];             \
-    }                                                                        \
-  }
+void SentPlain(const int32_t* x, int64_t n, int8_t* sent) {
+  for (int64_t k = 0; k < n; ++k) sent[k] = x[k] != 0;
+}
 
-JAXNMC_ROW(RowPlain, )
+int32_t DotPlain(const int8_t* table, const int8_t* sent, int64_t n) {
+  int32_t sum = 0;
+  for (int64_t k = 0; k < n; ++k) sum += table[k] * sent[k];
+  return sum;
+}
+
 #ifdef JAXNMC_X86
-JAXNMC_ROW(RowAvx2, __attribute__((target("avx2"))))
-JAXNMC_ROW(RowWide, __attribute__((target("avx512f,avx512bw,avx512vl"))))
-#endif
 
-using RowFn = void (*)(const Value&, const int32_t*, int32_t*);
+__attribute__((target("avx2"))) int32_t DotAvx2(const int8_t* table,
+                                                const int8_t* sent,
+                                                int64_t n) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256i sums = _mm256_setzero_si256();
+  int64_t k = 0;
+  for (; k + 32 <= n; k += 32) {
+    const __m256i t =
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table + k));
+    const __m256i s =
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sent + k));
+    // Pairs of at most 2 * 127: nothing saturates.
+    const __m256i pairs = _mm256_maddubs_epi16(t, s);
+    sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones));
+  }
+  alignas(32) int32_t lanes[8];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), sums);
+  int32_t sum = DotPlain(table + k, sent + k, n - k);
+  for (int i = 0; i < 8; ++i) sum += lanes[i];
+  return sum;
+}
 
-RowFn Row() {
+__attribute__((target("avx512f,avx512bw,avx512vnni"))) int32_t DotVnni(
+    const int8_t* table, const int8_t* sent, int64_t n) {
+  __m512i sums = _mm512_setzero_si512();
+  int64_t k = 0;
+  for (; k + 64 <= n; k += 64) {
+    sums = _mm512_dpbusd_epi32(sums, _mm512_loadu_si512(table + k),
+                               _mm512_loadu_si512(sent + k));
+  }
+  if (k < n) {
+    const __mmask64 rest = ~0ULL >> (64 - (n - k));
+    sums = _mm512_dpbusd_epi32(sums, _mm512_maskz_loadu_epi8(rest, table + k),
+                               _mm512_maskz_loadu_epi8(rest, sent + k));
+  }
+  return _mm512_reduce_add_epi32(sums);
+}
+
+__attribute__((target("avx2"))) void SentAvx2(const int32_t* x, int64_t n,
+                                              int8_t* sent) {
+  for (int64_t k = 0; k < n; ++k) sent[k] = x[k] != 0;
+}
+
+__attribute__((target("avx512f,avx512bw,avx512vl"))) void SentWide(
+    const int32_t* x, int64_t n, int8_t* sent) {
+  int64_t k = 0;
+  for (; k + 16 <= n; k += 16) {
+    const __m512i v = _mm512_loadu_si512(x + k);
+    const __mmask16 some = _mm512_test_epi32_mask(v, v);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(sent + k),
+                     _mm_maskz_set1_epi8(some, 1));
+  }
+  for (; k < n; ++k) sent[k] = x[k] != 0;
+}
+
+#endif  // JAXNMC_X86
+
+// Zeros and ones, and their product with a row of a table.
+struct Path {
+  void (*sent)(const int32_t*, int64_t, int8_t*);
+  int32_t (*dot)(const int8_t*, const int8_t*, int64_t);
+};
+
+Path Choose() {
 #ifdef JAXNMC_X86
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
-    return RowWide;
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512vnni")) {
+    return {SentWide, DotVnni};
   }
-  if (__builtin_cpu_supports("avx2")) return RowAvx2;
+  if (__builtin_cpu_supports("avx2")) return {SentAvx2, DotAvx2};
 #endif
-  return RowPlain;
+  return {SentPlain, DotPlain};
+}
+
+// Counts of a row; `sent` is room for its zeros and ones, `ones` has only these.
+void Row(const Path& path, const Value& v, const int32_t* x, int8_t* sent,
+         const int8_t* ones, int32_t* out) {
+  path.sent(x, v.width, sent);
+  for (int64_t p = 0; p < v.pieces; ++p) {
+    const int64_t from = v.edges[p];
+    out[p] = path.dot(sent + from, ones, v.edges[p + 1] - from);
+  }
+  for (int64_t c = 0; c < v.columns; ++c) {
+    out[v.pieces + c] = path.dot(v.table + c * v.width, sent, v.width);
+  }
 }
 
 ffi::Error Wrong(const char* what) { return ffi::Error::InvalidArgument(what); }
@@ -76,7 +141,7 @@ ffi::Error Tally(ffi::ThreadPool pool, ffi::RemainingArgs args,
   const size_t count = pieces.size();
   if (columns.size() != count) return Wrong("one number of columns per value");
   std::vector<Value> values(count);
-  int64_t rows = -1, total = 0, work = 0;
+  int64_t rows = -1, total = 0, work = 0, widest = 0;
   size_t edge = 0, table = count;
   for (size_t i = 0; i < count; ++i) {
     Value& v = values[i];
@@ -102,23 +167,26 @@ ffi::Error Tally(ffi::ThreadPool pool, ffi::RemainingArgs args,
       auto t = args.get<ffi::Buffer<ffi::S8>>(table++);
       if (!t.has_value()) return Wrong("tables are int8");
       if (static_cast<int64_t>(t->element_count()) != v.width * v.columns) {
-        return Wrong("tables are int8[width, columns]");
+        return Wrong("tables are int8[columns, width]");
       }
       v.table = t->typed_data();
     }
     v.at = total;
     total += v.pieces + v.columns;
-    work += v.width * (1 + v.columns / 16);
+    work += v.width * (1 + v.columns / 64);
+    widest = v.width > widest ? v.width : widest;
   }
   if (static_cast<int64_t>(out->element_count()) != rows * total) {
     return Wrong("the result has a row of all columns per row");
   }
-  const RowFn row = Row();
+  const Path path = Choose();
   int32_t* result = out->typed_data();
   auto range = [&](int64_t first, int64_t last) {
+    std::vector<int8_t> sent(widest), ones(widest, 1);
     for (int64_t r = first; r < last; ++r) {
       for (const Value& v : values) {
-        row(v, v.x + r * v.width, result + r * total + v.at);
+        Row(path, v, v.x + r * v.width, sent.data(), ones.data(),
+            result + r * total + v.at);
       }
     }
   };
