@@ -14,6 +14,7 @@ that a scan over layers copies no weights.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 from jax import lax
@@ -74,9 +75,7 @@ def _call(form: str, planes, packed, layer) -> jax.Array:
   run = pallas_launch.launch(
     kernel,
     (blocks,),
-    [None, None, pl.BlockSpec((1,), lambda i: (0,))]
-    if form == "add"
-    else [None, None, None, pl.BlockSpec((1,), lambda i: (0,))],
+    [None] * (len(planes) + 1) + [pl.BlockSpec((1,), lambda i: (0,))],
     [pl.BlockSpec((rows, each), lambda i: (0, i))],
     [jax.ShapeDtypeStruct((rows, blocks * each), jnp.int32)],
     _WARPS[form],
@@ -160,4 +159,4 @@ def _int8(a, b):
   )
 
 
-_KERNELS = {"add": _add, "dot": _dot}
+_KERNELS: dict[str, Callable] = {"add": _add, "dot": _dot}

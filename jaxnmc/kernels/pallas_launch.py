@@ -53,7 +53,9 @@ def launch(
     The function of arrays.
   """
   pl, triton = _compat.pallas()
-  whole = lambda spec: pl.BlockSpec(memory_space=pl.ANY) if spec is None else spec
+  whole = lambda spec: (
+    pl.BlockSpec(memory_space=pl.ANY) if spec is None else spec
+  )
   return pl.pallas_call(
     kernel,
     grid=grid,

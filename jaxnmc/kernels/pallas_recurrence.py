@@ -255,8 +255,8 @@ def _launch(body: _Body, known, carry, series) -> list[jax.Array]:
   padded = width + -width % CHANNELS
   fill = lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, padded - width)])
 
-  def kernel(*refs):
-    refs = list(refs)
+  def kernel(*given):
+    refs = list(given)
     take = lambda n: [refs.pop(0) for _ in range(n)]
     numbers, starts, inputs = (
       take(n) for n in (len(known), len(carry), len(series))

@@ -205,9 +205,7 @@ class _Evaluator:
       carry = tuple(here[new] for _, new in layout.states)
       return carry, tuple(here[i] for i in inside)
 
-    states, history = pallas_recurrence.scan(
-      step, tuple(states), tuple(series)
-    )
+    states, history = pallas_recurrence.scan(step, tuple(states), tuple(series))
     values.update(zip(inside, history, strict=True))
     if self.length is None:
       return states
