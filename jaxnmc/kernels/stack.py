@@ -88,6 +88,10 @@ def product(weights: Stack, layer: jax.Array, x: jax.Array, bound: int):
   Returns:
     int32[m, n]; the caller vouches that the sums fit.
   """
+  if pallas_launch.wanted():
+    return pallas_product.product(
+      weights.codes, weights.packed, layer, x, bound
+    )
   if weights.packed is not None and _small(weights, x.shape[0]):
     planes = 1 if bound <= MAX_ONE_PLANE else 2
     return packed.product(x, weights.packed, layer, planes=planes)
