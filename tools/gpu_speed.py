@@ -176,7 +176,7 @@ class _Whole:
     # The traced form with its data as arguments: as constants of a program
     # hundreds of megabytes would be compiled into it.
     loihi = lambda data, ids, state: self.engine._core(
-      data, {"ids": ids}, state
+      data, {"ids": ids}, None, state
     )
     plain = lambda data, ids, state: (*fixed(data, {"ids": ids}, state), ())
     return {
