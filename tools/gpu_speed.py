@@ -13,6 +13,7 @@ from jax import lax
 from jax import numpy as jnp
 
 import jaxnmc as nmc
+from jaxnmc.chip.engines import states
 from jaxnmc.kernels import (
   packed,
   pallas_gemv,
@@ -175,8 +176,9 @@ class _Whole:
     fixed = nmc.fixed(self.fn, self.plan)
     # The traced form with its data as arguments: as constants of a program
     # hundreds of megabytes would be compiled into it.
+    zeros = lambda ids: states.zeros(self.engine.graph, ids.shape[:-1])
     loihi = lambda data, ids, state: self.engine._core(
-      data, {"ids": ids}, None, state
+      data, {"ids": ids}, None, zeros(ids) if state is None else state
     )
     plain = lambda data, ids, state: (*fixed(data, {"ids": ids}, state), ())
     return {
