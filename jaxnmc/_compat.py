@@ -12,6 +12,7 @@ ClosedJaxpr = core.ClosedJaxpr
 Jaxpr = core.Jaxpr
 JaxprEqn = core.JaxprEqn
 Literal = core.Literal
+jaxpr_as_fun = core.jaxpr_as_fun
 
 
 def all_jaxprs(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> Iterator[core.Jaxpr]:
@@ -37,3 +38,16 @@ def all_jaxprs(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> Iterator[core.Jaxpr]:
 def trace_state():
   """An opaque token of the innermost JAX trace; equal inside the same trace."""
   return core.get_opaque_trace_state()
+
+
+def pallas():
+  """(Pallas, its Triton back end), imported when first asked for: slow.
+
+  JAX 0.10 and 0.11 lower a `pallas_call` without compiler parameters to Mosaic
+  GPU, which the kernels here are not written for; they pass Triton's. 0.11
+  calls the Triton back end deprecated, but has it.
+  """
+  from jax.experimental import pallas as pl
+  from jax.experimental.pallas import triton
+
+  return pl, triton

@@ -7,6 +7,7 @@ The rule, measured by tools/bench_int_mm.py (docs/performance.md):
         no layer is copied, and nothing else lies on the device
     ternary, and the native kernel is plain C++  packed for up to FEW rows,
         int8 for more; both lie on the device
+    on an NVIDIA GPU  by rows as well, see `pallas_product`; both lie there
     otherwise  int8 digit planes in one XLA product (`ternary.ternary_matmul`)
 
 All give the same integers.
@@ -20,7 +21,13 @@ from flax import struct
 from jax import lax
 from jax import numpy as jnp
 
-from jaxnmc.kernels import native, packed
+from jaxnmc.kernels import (
+  native,
+  packed,
+  pallas_gemv,
+  pallas_launch,
+  pallas_product,
+)
 from jaxnmc.kernels.ternary import MAX_ONE_PLANE, ternary_matmul
 
 # Rows up to which the packed form wins without vector instructions; beyond, the
@@ -47,10 +54,10 @@ def stack(matrices: Sequence[np.ndarray]) -> Stack:
   Args:
     matrices: int8[n, k] each.
   """
-  small = None
-  if native.available() and all(map(_ternary, matrices)):
+  small, gpu = None, pallas_launch.wanted()
+  if (gpu or native.available()) and all(map(_ternary, matrices)):
     small = jnp.asarray(_pack(matrices))
-    if native.path() != native.PATHS[0]:
+    if not gpu and native.path() != native.PATHS[0]:
       return Stack(None, small)
   return Stack(jnp.asarray(np.stack(matrices)), small)
 
@@ -81,6 +88,10 @@ def product(weights: Stack, layer: jax.Array, x: jax.Array, bound: int):
   Returns:
     int32[m, n]; the caller vouches that the sums fit.
   """
+  if pallas_launch.wanted():
+    return pallas_product.product(
+      weights.codes, weights.packed, layer, x, bound
+    )
   if weights.packed is not None and _small(weights, x.shape[0]):
     planes = 1 if bound <= MAX_ONE_PLANE else 2
     return packed.product(x, weights.packed, layer, planes=planes)
@@ -98,4 +109,5 @@ def _small(weights: Stack, rows: int) -> bool:
   """Whether so many rows are multiplied by the packed form."""
   if weights.packed is None:
     return False
-  return weights.codes is None or rows <= FEW
+  few = pallas_gemv.FEW if pallas_launch.wanted() else FEW
+  return weights.codes is None or rows <= few

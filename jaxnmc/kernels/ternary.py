@@ -25,7 +25,7 @@ def _dot(x: jax.Array, codes: jax.Array) -> jax.Array:
   )
 
 
-def _digits(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def digits(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   """(hi, lo) int32[...] with x = 256 hi + lo, both in -128..127."""
   lo = ((x + 128) & 255) - 128
   return (x - lo) >> 8, lo
@@ -70,7 +70,7 @@ def digit_sums(
   Returns:
     (hi, lo), int32[m, n].
   """
-  planes = jnp.concatenate(_digits(rows)).astype(jnp.int8)
+  planes = jnp.concatenate(digits(rows)).astype(jnp.int8)
   sums = _dot(planes, codes)
   return sums[: len(rows)], sums[len(rows) :]
 
@@ -98,7 +98,7 @@ def batched_digit_sums(
     x: int32[P, k], |x| <= 32639.
     codes: int8[P, n, k].
   """
-  planes = jnp.stack(_digits(x), axis=1).astype(jnp.int8)
+  planes = jnp.stack(digits(x), axis=1).astype(jnp.int8)
   sums = lax.dot_general(
     planes,
     codes,

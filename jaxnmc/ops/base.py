@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jax
-from jax import lax
 from jax import numpy as jnp
 
 from jaxnmc import _compat
 from jaxnmc.errors import TransformError
+from jaxnmc.kernels import pallas_recurrence
 
 # How a value measured in each step of a scan becomes one measurement.
 Reduce = Literal["max", "sum", "stack"]
@@ -128,7 +128,7 @@ class Ops:
       kinds.update(child.tape.kinds)
       return carry, (y, child.tape.values)
 
-    carry, (ys, values) = lax.scan(step, init, xs)
+    carry, (ys, values) = pallas_recurrence.scan(step, init, xs)
     self.absorb(values, kinds)
     return carry, ys
 

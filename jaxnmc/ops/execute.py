@@ -13,7 +13,7 @@ from flax import struct
 from jax import lax
 from jax import numpy as jnp
 
-from jaxnmc.kernels import stack
+from jaxnmc.kernels import pallas_recurrence, stack
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.graph import Graph
 from jaxnmc.ops.layout import Layout, Op, Run, common, runs
@@ -205,7 +205,7 @@ class _Evaluator:
       carry = tuple(here[new] for _, new in layout.states)
       return carry, tuple(here[i] for i in inside)
 
-    states, history = lax.scan(step, tuple(states), tuple(series))
+    states, history = pallas_recurrence.scan(step, tuple(states), tuple(series))
     values.update(zip(inside, history, strict=True))
     if self.length is None:
       return states
