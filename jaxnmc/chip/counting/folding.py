@@ -285,7 +285,8 @@ def fold(segment: Segment, placement: Placement) -> Stretch:
   steps = int(inject[-1]) + latency
   found = segment.measured()
   plan = _measured_plan(placement, found.columns.synapses, found.spread)
-  rows, columns = found.rows, found.columns
+  columns = found.columns
+  rows = np.ascontiguousarray(found.rows.T, np.int64)
   walked, stored = plan.walks.peaks(rows, inject, steps)
   steps_of = {
     "busiest_stored": walked,
@@ -297,7 +298,7 @@ def fold(segment: Segment, placement: Placement) -> Stretch:
     plan.links.check(rows)
     steps_of["busiest_link"], _ = plan.links.chip.peaks(rows, inject, steps)
     steps_of["busiest_mesh"], _ = plan.links.mesh.peaks(rows, inject, steps)
-  sums = rows.sum(0, dtype=np.int64)
+  sums = rows.sum(1)
   tokens = len(inject)
 
   def total(name: str) -> np.ndarray:

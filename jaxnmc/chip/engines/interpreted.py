@@ -121,4 +121,5 @@ class Interpreted:
       each = jax.device_get(raw).items()
       watched = {k: sizes.counted(v, tokens) for k, v in each}
     most = None if self._extremes is None else [np.asarray(m) for m in most]
-    return out, state, np.asarray(counts), most, totals, watched
+    counts = self.basis.complete(np.asarray(counts))
+    return out, state, counts, most, totals, watched

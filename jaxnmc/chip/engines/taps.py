@@ -138,7 +138,7 @@ class Counts:
     Returns:
       int32[..., T, basis width].
     """
-    out = np.zeros((*tokens, self.basis.width), np.int32)
+    out = np.zeros((*tokens, self.basis.measured), np.int32)
     for (source, target), part in zip(self._from, inside, strict=True):
       if len(source):
         rows = np.moveaxis(np.asarray(part), -3, -2).reshape(*tokens, -1)
@@ -150,7 +150,7 @@ class Counts:
       mine = slice(probe.start, probe.start + probe.columns)
       out[..., mine] = outside[..., at:stop]
       at = stop
-    return out
+    return self.basis.complete(out)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -63,12 +63,12 @@ class Skew:
     return dataclasses.replace(self, weights=self.weights @ spread)
 
   def peaks(
-    self, rows: np.ndarray, inject: np.ndarray, steps: int
+    self, counts: np.ndarray, inject: np.ndarray, steps: int
   ) -> tuple[np.ndarray, np.ndarray]:
     """Load of the busiest place, and of all together, in every step.
 
     Args:
-      rows: what each token counted, int[T, columns].
+      counts: what each token counted, int64[columns, T].
       inject: step at which each token enters, rising, int64[T].
       steps: number of steps.
 
@@ -78,11 +78,12 @@ class Skew:
     most, total = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
     if not len(self.depth) or not len(inject):
       return most, total
-    depths, first, parts = self._by_depth
+    depths, first = self._depths
     if (np.diff(inject) > depths[-1] - depths[0]).all():
+      used, weights = self._used
       each = max(1, WINDOW // len(self.depth))
       for a in range(0, len(inject), each):
-        loads = self.weights @ rows[a : a + each].T.astype(np.int64)
+        loads = weights @ counts[used, a : a + each]
         at = inject[a : a + each] + depths[:, None]
         most[at] = np.maximum(np.maximum.reduceat(loads, first, axis=0), 0)
         total[at] = np.add.reduceat(loads, first, axis=0)
@@ -95,23 +96,41 @@ class Skew:
       # Depths, and of each the tokens, that are there in these steps.
       low = np.searchsorted(depths, start - inject[-1])
       high = np.searchsorted(depths, start + len(there) - inject[0])
-      for depth, (places, weights) in zip(depths[low:high], parts[low:high]):
+      for depth, part in zip(depths[low:high], self._parts[low:high]):
         a, b = np.searchsorted(inject - start, (-depth, len(there) - depth))
         if a < b:
-          loads = weights @ rows[a:b].T.astype(np.int64)
+          places, used, weights = part
+          loads = weights @ counts[used, a:b]
           add_rows(there, inject[a:b] + (depth - start), places, loads.T)
       most[start : start + len(there)] = there.max(axis=1)
       total[start : start + len(there)] = there.sum(axis=1)
     return most, total
 
   @functools.cached_property
-  def _by_depth(self) -> tuple[np.ndarray, np.ndarray, list]:
-    """(depths, first load of each, [(its places, its rows of weights)])."""
-    depths, first = np.unique(self.depth, return_index=True)
+  def _depths(self) -> tuple[np.ndarray, np.ndarray]:
+    """(depths, first load of each)."""
+    return np.unique(self.depth, return_index=True)
+
+  @functools.cached_property
+  def _used(self):
+    """(columns that matter, weights of these)."""
+    return _columns_used(self.weights)
+
+  @functools.cached_property
+  def _parts(self) -> list[tuple]:
+    """By depth: (places, columns that matter, weights of these)."""
+    _, first = self._depths
     stop = np.append(first[1:], len(self.depth))
     parts = [slice(a, b) for a, b in zip(first, stop)]
-    cut = [(self.place[part], self.weights[part]) for part in parts]
-    return depths, first, cut
+    return [(self.place[p], *_columns_used(self.weights[p])) for p in parts]
+
+
+def _columns_used(weights) -> tuple[np.ndarray, Any]:
+  """(columns with entries, the matrix of these columns alone)."""
+  used, column = np.unique(weights.indices, return_inverse=True)
+  row = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
+  shape = (weights.shape[0], len(used))
+  return used, matrix(row, column, weights.data, shape)
 
 
 def add_rows(rows: np.ndarray, at: np.ndarray, columns, values) -> None:

@@ -56,11 +56,11 @@ class LinkSkews:
       *(agree, pieces, self.relays),
     )
 
-  def check(self, rows: np.ndarray) -> None:
+  def check(self, counts: np.ndarray) -> None:
     """Refuses messages that leave a relay and do not arrive.
 
     Args:
-      rows: counts, int[T, columns].
+      counts: int64[columns, T].
 
     Raises:
       UserError: the synapse.
@@ -72,7 +72,7 @@ class LinkSkews:
     )
     for (rule, bad, can), values in zip(checks, self.relays):
       if can:
-        wrong = bad(rule @ rows.T.astype(np.int64)).any(axis=1)
+        wrong = bad(rule @ counts).any(axis=1)
         if wrong.any():
           raise disagreement(values[int(wrong.argmax())])
 
@@ -155,10 +155,10 @@ def by_depth(placement: Placement) -> tuple[np.ndarray, np.ndarray]:
   if found is None:
     return np.zeros(steps, np.int64), np.zeros(steps, np.int64)
   columns = of_placement(placement, synapses)
-  row = np.zeros((1, columns.width), np.int64)
+  row = np.zeros((columns.width, 1), np.int64)
   for s in net.synapses:
-    row[0, columns.at(s.index, "out")] = sizes[list(tiles[s.src])]
-    row[0, columns.at(s.index, "inc")] = sizes[list(tiles[s.dst])]
+    row[columns.at(s.index, "out"), 0] = sizes[list(tiles[s.src])]
+    row[columns.at(s.index, "inc"), 0] = sizes[list(tiles[s.dst])]
   found.check(row)
   now = np.zeros(1, np.int64)
   link, _ = found.chip.peaks(row, now, steps)

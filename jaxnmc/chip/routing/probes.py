@@ -8,6 +8,7 @@ the target.  All other counts of its synapses are sums of these
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -35,6 +36,7 @@ class Probe:
     table: what a message of each neuron adds to the other columns,
       int8[columns, width]; None without a matrix.
     start: its first column.
+    total: the column of the sum over its pieces.
   """
 
   node: int
@@ -42,10 +44,11 @@ class Probe:
   edges: np.ndarray
   table: np.ndarray | None
   start: int
+  total: int
 
   @property
   def columns(self) -> int:
-    """Number of its columns."""
+    """Number of its measured columns."""
     more = 0 if self.table is None else self.table.shape[0]
     return len(self.edges) - 1 + more
 
@@ -56,15 +59,36 @@ class Basis:
 
   Attributes:
     probes: by node, in order of their columns.
-    width: number of columns.
+    measured: number of columns that are measured.
+    width: number of columns with those of totals, which are behind them.
     columns: of the counts that follow.
     spread: how they follow.
   """
 
   probes: Mapping[int, Probe]
+  measured: int
   width: int
   columns: Columns
   spread: Spread
+
+  @functools.cached_property
+  def _bounds(self) -> np.ndarray:
+    """Where the pieces of each value begin and end."""
+    ends = [(p.start, len(p.edges) - 1) for p in self.probes.values()]
+    bounds = np.array([(a, a + n) for a, n in ends], np.int64).reshape(-1)
+    # The last stretch may end where the row does.
+    return bounds[bounds < self.measured]
+
+  def complete(self, rows: np.ndarray) -> np.ndarray:
+    """Measured int32[..., T, measured] with totals, [..., T, width].
+
+    Most counts are a multiple of all messages of a value, so that their
+    matrix is a tenth as long with totals than with pieces.
+    """
+    if not self.probes:
+      return rows
+    sums = np.add.reduceat(rows, self._bounds, axis=-1, dtype=rows.dtype)
+    return np.concatenate([rows, sums[..., ::2]], axis=-1)
 
 
 def edges(route: Route, width: int) -> set[int]:
@@ -93,7 +117,10 @@ def basis(
   for route in every:
     of_value.setdefault(route.synapse.source, []).append(route)
   columns = of_placement(placement, [r.synapse.index for r in every])
-  cuts, probes, start = dict(pieces), {}, 0
+  cuts, start = dict(pieces), 0
+  probes: dict[int, Probe] = {}
+  # Columns of totals are numbered from 0 until the others are known.
+  later: list[np.ndarray] = [np.zeros((3, 0), np.int64)]
   entries: list[np.ndarray] = [np.zeros((3, 0), np.int64)]
   for node, mine in of_value.items():
     cut = np.array(cuts[node])
@@ -108,19 +135,33 @@ def basis(
         mask = (1 << _DIGIT) - 1
         both = [(table >> (_DIGIT * k)) & mask for k in range(digits)]
         parts += [np.ascontiguousarray(part.T, np.int8) for part in both]
-      entries += _follow(route, cut, start, at, digits, columns)
+      direct, by_total = _follow(route, cut, start, at, digits, columns)
+      entries += direct
+      total = len(probes)
+      later += [_entries(to, total, weight) for to, weight in by_total]
       at += digits * route.dst.count
     whole = np.concatenate(parts) if parts else None
     path = mine[0].synapse.path
-    probes[node] = Probe(node, path, cut, whole, start)
+    probes[node] = Probe(node, path, cut, whole, start, len(probes))
     start = at
-  row, column, weight = np.concatenate(entries, axis=1)
-  found = matrix(row, column, weight, (columns.width, start))
-  return Basis(probes, start, columns, Spread(found))
+  behind = np.concatenate(later, axis=1) + np.array([[0], [start], [0]])
+  row, column, weight = np.concatenate([*entries, behind], axis=1)
+  width = start + len(probes)
+  found = matrix(row, column, weight, (columns.width, width))
+  moved = {
+    node: dataclasses.replace(p, total=start + p.total)
+    for node, p in probes.items()
+  }
+  return Basis(moved, start, width, columns, Spread(found))
 
 
 def _follow(route: Route, cut, start: int, at: int, digits: int, columns):
-  """Entries (count, measured, weight) of a synapse: int64[3, n] each."""
+  """What follows for a synapse.
+
+  Returns:
+    (entries (count, measured, weight), int64[3, n] each; (counts, weights) of
+    those that are a multiple of the value's total).
+  """
   synapse = route.synapse
   pieces = np.arange(start, start + len(cut) - 1)
   to = lambda field: columns.at(synapse.index, field)
@@ -131,32 +172,30 @@ def _follow(route: Route, cut, start: int, at: int, digits: int, columns):
     tile = np.searchsorted(ends, cut[:-1], side="right")
     return _entries(counts[tile], pieces, weight)
 
-  def total(counts, weight):
-    """Each tile's count is that of all pieces times a weight."""
-    n, k = len(counts), len(pieces)
-    weight = np.repeat(np.broadcast_to(weight, n), k)
-    return _entries(np.repeat(counts, k), np.tile(pieces, n), weight)
-
-  found = []
+  found: list[np.ndarray] = []
+  totals: list[tuple] = []
   if route.src.count:
     found.append(sums(to("out"), route.src))
   if not route.dst.count:
-    return found
+    return found, totals
   sizes = route.dst.sizes.astype(np.int64)
   if synapse.kind == "relay":
     rest = ("inc", "synops", "stored")
-    return found + [sums(to(name), route.dst) for name in rest]
-  found.append(total(to("inc"), 1))
+    return found + [sums(to(name), route.dst) for name in rest], totals
+  totals.append((to("inc"), 1))
   if synapse.kind != "dense":
     # One source to all (gather), or all to one (reduce): no weight is zero.
-    return found + [total(to(name), sizes) for name in ("synops", "stored")]
+    totals += [(to(name), sizes) for name in ("synops", "stored")]
+    return found, totals
   walked = ["synops", "stored"] if route.sparse else ["synops"]
   for name in walked:
     for k in range(digits):
       first = at + k * route.dst.count
       mine = np.arange(first, first + route.dst.count)
       found.append(_entries(to(name), mine, 1 << (_DIGIT * k)))
-  return found if route.sparse else [*found, total(to("stored"), sizes)]
+  if not route.sparse:
+    totals.append((to("stored"), sizes))
+  return found, totals
 
 
 def _entries(*parts) -> np.ndarray:
