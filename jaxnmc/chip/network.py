@@ -92,6 +92,7 @@ class Population:
 
 def _distinct(matrix: np.ndarray) -> np.ndarray:
   """One of the rows or columns that a broadcast matrix repeats."""
+  matrix = np.asarray(matrix)
   return matrix[tuple(slice(None if s else 1) for s in matrix.strides)]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import numpy as jnp
 
 from jaxnmc.io import name_map
 from jaxnmc.models.matmulfree_config import Config
@@ -162,7 +163,7 @@ def zero_fraction(config: Config, params: dict[str, Any]) -> dict[str, Any]:
   """
   zeros = size = 0
   shares: dict[str, list[float]] = {}
-  count = jax.jit(lambda w: (ternarize(w).codes == 0).sum())
+  count = jax.jit(lambda w: jnp.sum(ternarize(w).codes == 0))
   for entry in name_map.entries(config):
     if entry.kind != "matrix":
       continue

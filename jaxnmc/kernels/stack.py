@@ -29,6 +29,7 @@ from jaxnmc.kernels import (
   pallas_product,
 )
 from jaxnmc.kernels.ternary import MAX_ONE_PLANE, ternary_matmul
+from jaxnmc.numerics.packed import Packed
 
 # Rows up to which the packed form wins without vector instructions; beyond, the
 # compiler's product has them and ours has not.
@@ -48,31 +49,33 @@ class Stack:
   packed: jax.Array | None
 
 
-def stack(matrices: Sequence[np.ndarray]) -> Stack:
+def stack(matrices: Sequence[np.ndarray | Packed]) -> Stack:
   """Puts matrices on the device in the forms that products will read.
 
   Args:
-    matrices: int8[n, k] each.
+    matrices: int8[n, k] each, or the same packed.
   """
   small, gpu = None, pallas_launch.wanted()
   if (gpu or native.available()) and all(map(_ternary, matrices)):
     small = jnp.asarray(_pack(matrices))
     if not gpu and native.path() != native.PATHS[0]:
       return Stack(None, small)
-  return Stack(jnp.asarray(np.stack(matrices)), small)
+  return Stack(jnp.asarray(np.stack([np.asarray(m) for m in matrices])), small)
 
 
-def _ternary(matrix: np.ndarray) -> bool:
+def _ternary(matrix: np.ndarray | Packed) -> bool:
+  if isinstance(matrix, Packed):
+    return True
   ends = matrix.min(initial=0), matrix.max(initial=0)
   return -1 <= ends[0] and ends[1] <= 1 and matrix.shape[-1] <= packed.MAX_IN
 
 
-def _pack(matrices: Sequence[np.ndarray]) -> np.ndarray:
+def _pack(matrices: Sequence[np.ndarray | Packed]) -> np.ndarray:
   """One after the other: nowhere is there a second int8 copy of them all."""
   n, k = matrices[0].shape
   out = np.empty((len(matrices), n, packed.row_bytes(k)), np.uint8)
   for to, matrix in zip(out, matrices, strict=True):
-    to[:] = packed.pack(matrix)
+    to[:] = matrix.data if isinstance(matrix, Packed) else packed.pack(matrix)
   return out
 
 

@@ -4,22 +4,28 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.models import matmulfree
+from jaxnmc.numerics.packed import Packed
 from jaxnmc.numerics.ternary import Ternary
 
 # Share of weights that are not zero, in 256ths: 64.8 %, as in trained models.
 _NONZERO = 166
 
 
-def _ternary(draw: np.random.Generator, out: int, width: int, size: float):
+def _ternary(
+  draw: np.random.Generator, out: int, width: int, size: float, packed: bool
+):
   """Random codes and the scale that gives unit inputs outputs of `size`."""
   noise = draw.integers(0, 256, (out, width), np.uint8)
   sign = ((noise & 1) << 1).astype(np.int8) - 1
   codes = np.where(noise < _NONZERO, sign, np.int8(0))
   scale = np.float32(size / np.sqrt(width * _NONZERO / 256))
-  return Ternary(jnp.asarray(codes), jnp.asarray(scale))
+  kept = Packed.of(codes) if packed else jnp.asarray(codes)
+  return Ternary(kept, jnp.asarray(scale))
 
 
-def random_params(config: matmulfree.Config, seed: int) -> dict:
+def random_params(
+  config: matmulfree.Config, seed: int, packed: bool = False
+) -> dict:
   """Random parameters without a float copy of any matrix.
 
   Projections give values of about unit size; what a block adds to the residual
@@ -28,6 +34,7 @@ def random_params(config: matmulfree.Config, seed: int) -> dict:
   Args:
     config: sizes.
     seed: of NumPy's generator.
+    packed: keep matrices in two bits per weight, each as soon as it is drawn.
 
   Returns:
     Params of the model; matrices are `Ternary`.
@@ -43,7 +50,7 @@ def random_params(config: matmulfree.Config, seed: int) -> dict:
     return noise
 
   def bit(out, width, size=1.0):
-    weight = _ternary(draw, out, width, size)
+    weight = _ternary(draw, out, width, size, packed)
     return {"weight": weight, "norm": normal(1, 0.1, width)}
 
   def layer():

@@ -14,6 +14,7 @@ from flax import struct
 from jax import numpy as jnp
 
 from jaxnmc.errors import FormatError
+from jaxnmc.numerics.packed import Packed
 from jaxnmc.numerics.ste import ste
 
 MIN_SCALE = 1e-5
@@ -24,11 +25,11 @@ class Ternary:
   """A matrix that is already ternary: real value = scale * codes.
 
   Attributes:
-    codes: int8[out, in], each in {-1, 0, 1}.
+    codes: int8[out, in], each in {-1, 0, 1}; or the same `Packed`.
     scale: float32[], the one scale of the stored matrix.
   """
 
-  codes: jax.Array
+  codes: jax.Array | Packed
   scale: jax.Array
 
   @property

@@ -4,6 +4,8 @@ import jax
 import numpy as np
 from flax import struct
 
+from jaxnmc.numerics.packed import Packed
+
 # Made on the host, used on a device.
 Stored = jax.Array | np.ndarray
 
@@ -13,13 +15,13 @@ class QMatrix:
   """Integer matrix: real value = codes * mult * 2^-exp.
 
   Attributes:
-    codes: int8[out, in].
+    codes: int8[out, in], or the same ternary codes `Packed`.
     mult: int32[], 2^15 to 2^16, the scale's mantissa.
     exp: the scale's exponent.
     l1: largest row L1 norm, the static bound of a product with |x| <= 1.
   """
 
-  codes: Stored
+  codes: Stored | Packed
   mult: Stored
   exp: int = struct.field(pytree_node=False)
   l1: int = struct.field(pytree_node=False)

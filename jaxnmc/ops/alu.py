@@ -15,6 +15,7 @@ from jax import numpy as jnp
 
 from jaxnmc.kernels.ternary import ternary_matmul
 from jaxnmc.numerics import rsqrt, sigmoid, wide
+from jaxnmc.numerics.packed import Packed
 from jaxnmc.numerics.sigmoid import SigmoidTable
 from jaxnmc.numerics.weights import QMatrix
 
@@ -171,7 +172,10 @@ class IntAlu:
     Returns:
       The blocks, in order of rows.
     """
-    out = ternary_matmul(x, jnp.asarray(weight.codes), bound)
+    codes = weight.codes
+    # Inside a program a matrix is unpacked where it is used, and not kept.
+    codes = codes.astype(jnp.int8) if isinstance(codes, Packed) else codes
+    out = ternary_matmul(x, jnp.asarray(codes), bound)
     return tuple(jnp.split(out, parts, axis=-1))
 
   def sum(self, x):

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxnmc.errors import PlanError
 from jaxnmc.numerics.fx import Fx, is_fx
+from jaxnmc.numerics.packed import Packed
 from jaxnmc.ops.alu import IntAlu, Value
 from jaxnmc.ops.graph import ELEMENTWISE, Graph, Node, Output
 from jaxnmc.ops.quantized import Quantized
@@ -129,12 +130,16 @@ class GraphAlu(IntAlu):
 
   def dense(self, x, weight, *, bound, parts=1):
     """One node per port."""
-    codes = np.asarray(weight.codes)
+    codes = weight.codes
+    packed = isinstance(codes, Packed)
+    blocks = (
+      codes.split(parts) if packed else np.split(np.asarray(codes), parts)
+    )
     return tuple(
       self.emit(
         "dense", (x,), {"bound": bound}, width=block.shape[0], data=block
       )
-      for block in np.split(codes, parts)
+      for block in blocks
     )
 
   def sum(self, x) -> Sym:

@@ -11,6 +11,7 @@ from jax import numpy as jnp
 
 from jaxnmc.errors import PlanError
 from jaxnmc.numerics.formats import Format, mantissa, round_to
+from jaxnmc.numerics.packed import Packed
 from jaxnmc.numerics.ternary import Ternary, host_ternary
 from jaxnmc.numerics.weights import QMatrix, QVector
 from jaxnmc.ops.constants import constant
@@ -45,8 +46,16 @@ class QParams:
       )
 
 
+_BLOCK = 1 << 20  # numbers that are rounded at once
+
+
 def _vector(x: np.ndarray, fmt: Format, dtype) -> QVector:
-  q = round_to(x, fmt).astype(dtype)
+  q = np.empty(np.shape(x), dtype)
+  # By blocks: rounding takes several times the memory of a table.
+  to, given = q.reshape(-1), np.reshape(x, -1)
+  for first in range(0, q.size, _BLOCK):
+    block = slice(first, first + _BLOCK)
+    to[block] = round_to(given[block], fmt).astype(dtype)
   return QVector(q, frac=fmt.frac, low=fmt.low, high=fmt.high)
 
 
@@ -57,7 +66,8 @@ def matrix(leaf) -> QMatrix:
     leaf: a latent matrix (ternarised here, ties to even) or a `Ternary`.
 
   Returns:
-    `QMatrix` of int8[out, in] codes with its scale as a 16-bit mantissa.
+    `QMatrix` of int8[out, in] codes (`Packed` if those of the `Ternary` are)
+    with its scale as a 16-bit mantissa.
 
   Raises:
     FormatError: the scale is not positive and finite.
@@ -65,7 +75,10 @@ def matrix(leaf) -> QMatrix:
   codes, scale = host_ternary(leaf)
   mult, exp = mantissa(scale)
   l1 = int(np.abs(codes.astype(np.int32)).sum(1).max())
-  return QMatrix(codes, np.asarray(mult, np.int32), exp=exp, l1=l1)
+  # Packed codes stay packed: they were unpacked only to be summed up.
+  packed = isinstance(leaf, Ternary) and isinstance(leaf.codes, Packed)
+  kept = leaf.codes if packed else codes
+  return QMatrix(kept, np.asarray(mult, np.int32), exp=exp, l1=l1)
 
 
 def _leaf(path: str, leaf, role: Role, plan: Plan):
@@ -94,7 +107,8 @@ def _leaf(path: str, leaf, role: Role, plan: Plan):
 
 def _digest(tree) -> str:
   sha = hashlib.sha256()
-  for path, x in jax.tree_util.tree_leaves_with_path(tree):
+  is_leaf = lambda x: isinstance(x, Packed)
+  for path, x in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf):
     sha.update(path_name(path).encode())
     sha.update(str((x.shape, x.dtype.name)).encode())
     sha.update(np.ascontiguousarray(x).tobytes())

@@ -202,3 +202,10 @@ def test_nothing_is_unpickled(names, tmp_path):
 def test_flags_about_cores_need_cores(names, folders, backend, flags):
   argv = ("run", folders["tiny"], "--prompt", "a", "--backend", backend)
   names(*argv, *flags, words=[flags[0], backend, "--backend loihi"])
+
+
+def test_a_compile_cache_that_is_no_folder(names, tmp_path):
+  file = tmp_path / "file"
+  file.write_text("")
+  for path in (file, file / "below"):
+    names("doctor", "--compile-cache", path, words=[path, "can be written"])

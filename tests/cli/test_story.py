@@ -204,3 +204,30 @@ def test_bench_times_models(monkeypatch, as_json, folders):
   ]
   assert all(row["tokens_per_s"] > 0 for row in models)
   assert data["rows"][0]["name"] == "read memory"
+
+
+def test_bench_times_a_shape(monkeypatch, as_json, folders, capsys):
+  monkeypatch.setattr("jaxnmc.cli.bench.ZOO_MODEL", folders["tiny"])
+  data = as_json("bench", "--quick", "--shape", "tiny")
+  rows = {r["name"]: r for r in data["rows"] if r["group"] == "tiny"}
+  assert set(rows) == {
+    f"{backend} {what}"
+    for backend in ("float", "fixed", "loihi")
+    for what in ("prefill 16", "decode")
+  }
+  row = rows["loihi decode"]
+  ratio = rows["float decode"]["median_s"] / row["median_s"]
+  assert row["times_float"] == ratio
+  assert row["weight_bytes"] > 0
+  assert row["tokens_per_s"] == 1 / row["median_s"]
+  assert "commit" in data
+
+
+def test_compiled_programs_are_kept(as_json, folders, tmp_path):
+  before = jax.config.jax_compilation_cache_dir
+  try:
+    flags = ("--prompt", "ab", "--tokens", "2", "--backend", "loihi")
+    as_json("run", folders["tiny"], *flags, "--compile-cache", tmp_path / "c")
+    assert any((tmp_path / "c").iterdir())
+  finally:
+    jax.config.update("jax_compilation_cache_dir", before)

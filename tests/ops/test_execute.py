@@ -53,7 +53,7 @@ def test_layers_with_other_formats_are_one_run(norm):
   out = engine(qparams, {"ids": IDS})
   want = jax.jit(nmc.fixed(fn, plan))(qparams, {"ids": IDS}, None)
   chex.assert_trees_all_equal(out[:2], want)
-  counts = engine.rows(engine.traced(qparams, {"ids": IDS})[2])
+  counts = engine.rows(engine.traced(qparams, {"ids": IDS})[2], IDS.shape)
   by_interpreter = engine._interpreted(qparams, {"ids": IDS}, None)[2]
   np.testing.assert_array_equal(counts, by_interpreter)
 

@@ -286,7 +286,7 @@ def fold(segment: Segment, placement: Placement) -> Stretch:
   found = segment.measured()
   plan = _measured_plan(placement, found.columns.synapses, found.spread)
   columns = found.columns
-  rows = np.ascontiguousarray(found.rows.T, np.int64)
+  rows = np.ascontiguousarray(found.rows.T)
   walked, stored = plan.walks.peaks(rows, inject, steps)
   steps_of = {
     "busiest_stored": walked,
@@ -298,7 +298,7 @@ def fold(segment: Segment, placement: Placement) -> Stretch:
     plan.links.check(rows)
     steps_of["busiest_link"], _ = plan.links.chip.peaks(rows, inject, steps)
     steps_of["busiest_mesh"], _ = plan.links.mesh.peaks(rows, inject, steps)
-  sums = rows.sum(1)
+  sums = rows.sum(1, dtype=np.int64)
   tokens = len(inject)
 
   def total(name: str) -> np.ndarray:

@@ -31,7 +31,7 @@ def evaluate(graph: Graph, nodes: list[int], known: dict[int, jax.Array]):
     node = graph.nodes[i]
     args = [read(a) for a in node.args]
     if node.op == "dense":
-      codes = jnp.asarray(node.data)
+      codes = jnp.asarray(np.asarray(node.data))
       values[i] = ternary_matmul(args[0], codes, node.static["bound"])
     else:
       values[i] = getattr(alu, node.op)(*args, **node.static)

@@ -211,7 +211,7 @@ class Extremes:
     """Weights that sums are formed with, int8[dst width, src width]."""
     synapse = route.synapse
     dense = synapse.kind == "dense" and route.dst.count
-    return synapse.weights if dense else None
+    return np.asarray(synapse.weights) if dense else None
 
   def load(self):
     """Weights on the device: per run, by route, a leading axis of layers."""

@@ -68,7 +68,7 @@ class Skew:
     """Load of the busiest place, and of all together, in every step.
 
     Args:
-      counts: what each token counted, int64[columns, T].
+      counts: what each token counted, int[columns, T].
       inject: step at which each token enters, rising, int64[T].
       steps: number of steps.
 
@@ -83,7 +83,7 @@ class Skew:
       used, weights = self._used
       each = max(1, WINDOW // len(self.depth))
       for a in range(0, len(inject), each):
-        loads = weights @ counts[used, a : a + each]
+        loads = weights @ _taken(counts, used, a, a + each)
         at = inject[a : a + each] + depths[:, None]
         most[at] = np.maximum(np.maximum.reduceat(loads, first, axis=0), 0)
         total[at] = np.add.reduceat(loads, first, axis=0)
@@ -100,7 +100,7 @@ class Skew:
         a, b = np.searchsorted(inject - start, (-depth, len(there) - depth))
         if a < b:
           places, used, weights = part
-          loads = weights @ counts[used, a:b]
+          loads = weights @ _taken(counts, used, a, b)
           add_rows(there, inject[a:b] + (depth - start), places, loads.T)
       most[start : start + len(there)] = there.max(axis=1)
       total[start : start + len(there)] = there.sum(axis=1)
@@ -123,6 +123,11 @@ class Skew:
     stop = np.append(first[1:], len(self.depth))
     parts = [slice(a, b) for a, b in zip(first, stop)]
     return [(self.place[p], *_columns_used(self.weights[p])) for p in parts]
+
+
+def _taken(counts: np.ndarray, used: np.ndarray, a: int, b: int) -> np.ndarray:
+  """Some rows of some tokens, int64."""
+  return counts[used, a:b].astype(np.int64, copy=False)
 
 
 def _columns_used(weights) -> tuple[np.ndarray, Any]:

@@ -60,7 +60,7 @@ class LinkSkews:
     """Refuses messages that leave a relay and do not arrive.
 
     Args:
-      counts: int64[columns, T].
+      counts: int[columns, T].
 
     Raises:
       UserError: the synapse.
@@ -72,7 +72,7 @@ class LinkSkews:
     )
     for (rule, bad, can), values in zip(checks, self.relays):
       if can:
-        wrong = bad(rule @ counts).any(axis=1)
+        wrong = bad(rule @ counts.astype(np.int64)).any(axis=1)
         if wrong.any():
           raise disagreement(values[int(wrong.argmax())])
 

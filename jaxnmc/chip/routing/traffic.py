@@ -100,7 +100,7 @@ def nonzero_per_tile(route: Route) -> np.ndarray | None:
   if weights is None or not route.dst.count:
     return None
   counts = np.add.reduceat(
-    weights != 0, route.dst.starts, axis=0, dtype=np.int16
+    np.asarray(weights) != 0, route.dst.starts, axis=0, dtype=np.int16
   ).T
   if counts.max(initial=0) <= 127:
     return np.ascontiguousarray(counts, np.int8)

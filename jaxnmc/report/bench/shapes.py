@@ -120,20 +120,23 @@ def formats_apart(shape: Shape) -> Plan:
     return Plan.load(pathlib.Path(path))
 
 
-def build(shape: Shape, plan: Plan | None = None, seed: int = 0) -> Built:
+def build(
+  shape: Shape, plan: Plan | None = None, seed: int = 0, packed: bool = True
+) -> Built:
   """Random weights of a shape, quantised and placed.
 
   Args:
     shape: sizes.
     plan: formats; chosen here, in this process, if None.
     seed: of the weights.
+    packed: keep weights in two bits each on the host, too.
 
   Returns:
     The model; no float matrix is left.
   """
   plan = plan or formats(shape, seed)
   fn = matmulfree.make(shape.config)
-  params = random_params(shape.config, seed)
+  params = random_params(shape.config, seed, packed)
   qparams = jaxnmc.quantize_params(params, plan)
   del params
   graph = jaxnmc.record(fn, plan, qparams)
