@@ -35,6 +35,7 @@ from jaxnmc.kernels import (  # noqa: E402
   pallas_product,
 )
 from jaxnmc.models import matmulfree  # noqa: E402
+from jaxnmc.models.random_params import random_params  # noqa: E402
 from jaxnmc.report import files, tables  # noqa: E402
 from tools import golden, gpu_speed  # noqa: E402
 
@@ -55,7 +56,7 @@ def _model(name: str, plan):
     config = matmulfree.Config(
       vocab_size=32000, hidden_size=1024, num_layers=2, intermediate_size=2816
     )
-    params = gpu_speed.random_params(config)
+    params = random_params(config, 0)
   else:
     config = golden.tiny("fused" if name == "fused" else "double").config
     params = golden.tiny_params(config)

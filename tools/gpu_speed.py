@@ -22,6 +22,7 @@ from jaxnmc.kernels import (
   pallas_recurrence,
 )
 from jaxnmc.models import matmulfree
+from jaxnmc.models.random_params import random_params
 from tools import golden
 
 # (in, out) of the 370M model: i, f, g and o; gate with up; down; head.
@@ -30,14 +31,6 @@ _LAYERS = 8
 _REPEATS = 5
 _CHAIN = 64
 Row = tuple[str, float | None, str, str]
-
-
-def random_params(config: matmulfree.Config) -> dict:
-  """Random parameters of the 370M experiment."""
-  # A script: its import defines command line flags.
-  from experiments import shape_370m
-
-  return shape_370m.random_params(config, 0)
 
 
 def recurrence(h, f, u):
@@ -158,7 +151,7 @@ class _Whole:
       params = golden.tiny_params(self.config)
     else:
       self.config = matmulfree.PRESETS["370M"]
-      params = random_params(self.config)
+      params = random_params(self.config, 0)
     self.fn = matmulfree.make(self.config)
     most = self.config.vocab_size - 1
     self.ids = lambda b, t: golden.draw("ids", (b, t), 0, most).astype(np.int32)

@@ -19,6 +19,7 @@ def tally(
   values: Sequence[jax.Array],
   cuts: Sequence[np.ndarray],
   tables: Sequence[jax.Array | None],
+  layer: jax.Array | int = 0,
 ) -> jax.Array:
   """Counts of numbers that are not zero.
 
@@ -26,7 +27,9 @@ def tally(
     values: int32[T, width] each.
     cuts: of each value where stretches begin, and the end of the last one,
       int[stretches + 1] from 0 to its width.
-    tables: of each value int8[columns, width] of 0 to 127, or None.
+    tables: of each value int8[layers, columns, width] of 0 to 127, or None;
+      not batched by `vmap`.
+    layer: int32[], which of the layers.
 
   Returns:
     int32[T, all columns]: value after value its stretches, then for each
@@ -35,12 +38,12 @@ def tally(
   if not values:
     return jnp.zeros((0,), jnp.int32)
   if native.available():
-    return native_tally(values, cuts, tables)
-  return xla_tally(values, cuts, tables)
+    return native_tally(values, cuts, tables, layer)
+  return xla_tally(values, cuts, tables, layer)
 
 
-def native_tally(values, cuts, tables) -> jax.Array:
-  """`tally` by the native kernel."""
+def native_tally(values, cuts, tables, layer=0) -> jax.Array:
+  """`tally` by the native kernel, which copies no table."""
   wide = [0 if table is None else table.shape[-2] for table in tables]
   pieces = [len(cut) - 1 for cut in cuts]
   call = jax.ffi.ffi_call(
@@ -50,6 +53,7 @@ def native_tally(values, cuts, tables) -> jax.Array:
   )
   return call(
     *values,
+    jnp.reshape(jnp.asarray(layer, jnp.int32), (1,)),
     *(table for table in tables if table is not None),
     pieces=np.array(pieces, np.int64),
     edges=np.concatenate(cuts).astype(np.int64),
@@ -57,7 +61,7 @@ def native_tally(values, cuts, tables) -> jax.Array:
   )
 
 
-def xla_tally(values, cuts, tables) -> jax.Array:
+def xla_tally(values, cuts, tables, layer=0) -> jax.Array:
   """`tally` in XLA, on any device."""
   parts = []
   for x, cut, table in zip(values, cuts, tables, strict=True):
@@ -70,7 +74,7 @@ def xla_tally(values, cuts, tables) -> jax.Array:
         rows = jnp.concatenate([rows, jnp.zeros_like(rows)])
       sums = lax.dot_general(
         rows,
-        table,
+        lax.dynamic_index_in_dim(table, layer, keepdims=False),
         (((1,), (1,)), ((), ())),
         preferred_element_type=jnp.int32,
       )

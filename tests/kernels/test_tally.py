@@ -19,7 +19,7 @@ def form(name):
   return FORMS[name]
 
 
-def by_hand(values, cuts, tables):
+def by_hand(values, cuts, tables, layer):
   """Python's integers, one row at a time."""
   rows = []
   for t in range(len(values[0])):
@@ -29,7 +29,7 @@ def by_hand(values, cuts, tables):
       for a, b in zip(cut[:-1], cut[1:], strict=True):
         row.append(sum(a <= k < b for k in sent))
       if table is not None:
-        for column in table.tolist():
+        for column in table[layer].tolist():
           row.append(sum(column[k] for k in sent))
     rows.append(row)
   return rows
@@ -49,7 +49,7 @@ def cases(draw):
     cuts.append(np.unique([0, *inner, width]))
     table = None
     if draw(st.booleans()):
-      table = rng.integers(0, 128, (rng.integers(1, 20), width))
+      table = rng.integers(0, 128, (3, rng.integers(1, 20), width))
       table = table.astype(np.int8)
     tables.append(table)
   return values, cuts, tables
@@ -61,9 +61,11 @@ def cases(draw):
 def test_tallies_are_python_s(name, case):
   values, cuts, tables = case
   arrays = [None if t is None else jnp.asarray(t) for t in tables]
-  found = form(name)([jnp.asarray(x) for x in values], cuts, arrays)
+  layer = len(values) % 3
+  ints = [jnp.asarray(x) for x in values]
+  found = form(name)(ints, cuts, arrays, jnp.int32(layer))
   assert found.dtype == jnp.int32
-  npt.assert_array_equal(found, by_hand(values, cuts, tables))
+  npt.assert_array_equal(found, by_hand(values, cuts, tables, layer))
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -71,13 +73,13 @@ def test_many_rows_at_once_and_batches(name):
   """Enough work for all threads; vmap maps values and not tables."""
   rng = np.random.default_rng(0)
   x = rng.integers(-1, 2, (3, 40, 1024)).astype(np.int32)
-  table = rng.integers(0, 128, (44, 1024)).astype(np.int8)
+  table = rng.integers(0, 128, (1, 44, 1024)).astype(np.int8)
   cut = np.arange(0, 1025, 128)
   run = lambda x: form(name)([x], [cut], [jnp.asarray(table)])
   found = jax.jit(jax.vmap(run))(x)
   sent = (x != 0).astype(np.int64)
   npt.assert_array_equal(found[..., :8], sent.reshape(3, 40, 8, 128).sum(-1))
-  npt.assert_array_equal(found[..., 8:], sent @ table.T)
+  npt.assert_array_equal(found[..., 8:], sent @ table[0].T)
 
 
 def test_nothing_is_nothing():
@@ -89,8 +91,10 @@ def test_operands_that_do_not_fit_are_refused():
   x = jnp.zeros((2, 8), jnp.int32)
   with pytest.raises(Exception, match="edges are in the row"):
     tally.native_tally([x], [np.array([0, 9])], [None])
-  cut, table = np.array([0, 8]), jnp.zeros((2, 7), jnp.int8)
+  cut, table = np.array([0, 8]), jnp.zeros((1, 2, 7), jnp.int8)
   with pytest.raises(Exception, match="equal rows"):
     tally.native_tally([x, x[:1]], [cut, cut], [None, None])
   with pytest.raises(Exception, match="columns, width"):
     tally.native_tally([x], [cut], [table])
+  with pytest.raises(Exception, match="no such layer"):
+    tally.native_tally([x], [cut], [jnp.zeros((1, 2, 8), jnp.int8)], 1)

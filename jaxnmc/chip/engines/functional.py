@@ -20,9 +20,15 @@ from jaxnmc.chip.routing.segments import Measured, Segment
 from jaxnmc.ops.execute import executable, execute
 from jaxnmc.ops.transform import over_batch
 
-# Lengths that programs are compiled for. Longer sequences are cut: what a piece
-# computes stays in the caches, and its memory does not grow with the sequence.
-LENGTHS = (1, 8, 32, 128)
+# Lengths that programs are compiled for. Longer sequences are cut: on a CPU,
+# what a piece computes stays in the caches; a GPU needs many tokens at once. In
+# both cases memory does not grow with the sequence.
+LENGTHS = {"cpu": (1, 8, 32, 128), "other": (1, 16, 128, 2048)}
+
+
+def _lengths() -> tuple[int, ...]:
+  """Those of the default device, rising."""
+  return LENGTHS["cpu" if jax.default_backend() == "cpu" else "other"]
 
 
 class Functional(Engine):
@@ -88,8 +94,8 @@ class Functional(Engine):
     numbers, table, (inner, outer), limits = data
 
     def measure(index, found, extra):
-      tables, codes = extra
-      counts = self._counts.inside(index, found, tables)
+      layer, codes = extra
+      counts = self._counts.inside(index, found, inner, layer)
       limit = self._extremes
       most = limit.inside(index, found, codes) if limit else ()
       watched = self._watch.inside(index, found) if self._watch else ()
@@ -102,7 +108,8 @@ class Functional(Engine):
       rows = jnp.take(table, ids, axis=0, mode="clip").astype(jnp.int32)
       before = states.enter(self.graph, state)
       codes = limits[0] if limits else ((),) * len(inner)
-      extras = tuple(zip(inner, codes, strict=True))
+      layers = [jnp.arange(len(run.layers)) for run in self._exe.runs]
+      extras = tuple(zip(layers, codes, strict=True))
       values, after, tapped = execute(
         self._exe, numbers, rows, before, measure, extras, length
       )
@@ -186,11 +193,12 @@ class Functional(Engine):
     if state is None:
       state = states.zeros(self.graph, ids.shape[:-1])
     outs, rows, limits, watched = [], [], [], None
-    for start in range(0, ids.shape[-1], LENGTHS[-1]):
-      part = ids[..., start : start + LENGTHS[-1]]
+    lengths = _lengths()
+    for start in range(0, ids.shape[-1], lengths[-1]):
+      part = ids[..., start : start + lengths[-1]]
       tokens = part.shape[-1]
       # Padding would be counted by what is summed over tokens.
-      size = tokens if self._watch else next(n for n in LENGTHS if n >= tokens)
+      size = tokens if self._watch else next(n for n in lengths if n >= tokens)
       spare = [(0, 0)] * (ids.ndim - 1) + [(0, size - tokens)]
       inputs = {"ids": np.pad(part, spare)}
       found = self._jit(

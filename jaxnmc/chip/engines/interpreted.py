@@ -54,7 +54,7 @@ class Interpreted:
   def _needs(self) -> tuple:
     """Arrays on the device that measuring takes."""
     put = lambda x: None if x is None else jnp.asarray(x)
-    tables = [put(p.table) for p in self.basis.probes.values()]
+    tables = [put(probes.tables([p])) for p in self.basis.probes.values()]
     limits = self._extremes
     if limits is None:
       return tables, []

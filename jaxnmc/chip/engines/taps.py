@@ -109,17 +109,19 @@ class Counts:
     """Tables on the device: per run, by value, a leading axis of layers."""
     put = lambda table: None if table is None else jnp.asarray(table)
     inside = [tuple(map(put, run)) for run in self._tables]
-    outside = [self.basis.probes[n].table for n in self.places.outside]
+    outside = [
+      probes.tables([self.basis.probes[n]]) for n in self.places.outside
+    ]
     return tuple(inside), tuple(map(put, outside))
 
-  def inside(self, k: int, found, tables) -> jax.Array:
+  def inside(self, k: int, found, tables, layer) -> jax.Array:
     """Columns of one layer of run k: int32[T, columns of the run]."""
     run = self.places.inside[k]
     cuts = []
     for mine in run.values():
       some = next(node for node in mine if node is not None)
       cuts.append(self.basis.probes[some].edges)
-    return tally([found[local] for local in run], cuts, tables)
+    return tally([found[local] for local in run], cuts, tables[k], layer)
 
   def outside(self, values, tables) -> jax.Array:
     """Columns of what is in no layer: int32[T, columns]."""

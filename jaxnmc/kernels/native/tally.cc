@@ -1,8 +1,8 @@
 // How many numbers of each row are not zero: in every stretch of the row, and
 // weighted by the columns of a table.
 //
-// Operands are the values, int32[..., w] each, then the tables int8[columns, w]
-// of those that have one.  The result holds, value after value, the counts of
+// Operands are the values, int32[..., w] each, the layer, int32[1], then the
+// tables int8[layers, columns, w] of those that have one.  The result holds, value after value, the counts of
 // its stretches and of its columns.  The entries of a table are 0 to 127 and
 // rows are shorter than 2^24, so sums fit 32 bits.
 
@@ -142,7 +142,12 @@ ffi::Error Tally(ffi::ThreadPool pool, ffi::RemainingArgs args,
   if (columns.size() != count) return Wrong("one number of columns per value");
   std::vector<Value> values(count);
   int64_t rows = -1, total = 0, work = 0, widest = 0;
-  size_t edge = 0, table = count;
+  size_t edge = 0, table = count + 1;
+  auto layer = args.get<ffi::Buffer<ffi::S32>>(count);
+  if (!layer.has_value() || layer->element_count() != 1) {
+    return Wrong("the layer is int32[1]");
+  }
+  const int64_t which = layer->typed_data()[0];
   for (size_t i = 0; i < count; ++i) {
     Value& v = values[i];
     auto x = args.get<ffi::Buffer<ffi::S32>>(i);
@@ -166,10 +171,13 @@ ffi::Error Tally(ffi::ThreadPool pool, ffi::RemainingArgs args,
     if (v.columns) {
       auto t = args.get<ffi::Buffer<ffi::S8>>(table++);
       if (!t.has_value()) return Wrong("tables are int8");
-      if (static_cast<int64_t>(t->element_count()) != v.width * v.columns) {
-        return Wrong("tables are int8[columns, width]");
+      const int64_t size = v.width * v.columns;
+      const int64_t all = static_cast<int64_t>(t->element_count());
+      if (size == 0 || all % size != 0) {
+        return Wrong("tables are int8[layers, columns, width]");
       }
-      v.table = t->typed_data();
+      if (which < 0 || which >= all / size) return Wrong("no such layer");
+      v.table = t->typed_data() + which * size;
     }
     v.at = total;
     total += v.pieces + v.columns;
