@@ -125,9 +125,12 @@ def test_turns_alternate_inside_rounds():
     seen.append("ours")
     return {"prefill": 2.0, "decode": 2.0}
 
-  turns = bench_llama.take_turns(3, (1, 2), theirs, ours)
+  said = []
+  turns = bench_llama.take_turns(3, (1, 2), theirs, ours, said.append)
   assert seen == [1, "ours", 2, "ours"] * 3
   assert [x["threads"] for x in turns] == [1, 2] * 3
+  told = [x for x in said if "decode 1.0 and 2.0" in x]
+  assert len(told) == len(turns)
 
 
 def turns(decode, threads=1):

@@ -244,11 +244,21 @@ def take_turns(
   turns, begin = [], time.monotonic()
   for number in range(1, rounds + 1):
     for count in threads:
-      turn = {"threads": count, "load": os.getloadavg()[0]}
-      turns.append(turn | {"llama": theirs(count), "ours": ours()})
+      turn: dict[str, Any] = {"threads": count, "load": os.getloadavg()[0]}
+      turn |= {"llama": theirs(count), "ours": ours()}
+      turns.append(turn)
+      say(_told(turn))  # a long run that is ended has shown something
     left = (time.monotonic() - begin) / number * (rounds - number)
     say(f"round {number} of {rounds}, about {left:.0f} s left")
   return turns
+
+
+def _told(turn: dict) -> str:
+  pair = lambda x: f"{turn['llama'][x]:.1f} and {turn['ours'][x]:.1f}"
+  return (
+    f"threads {turn['threads']}, load {turn['load']:.1f}: decode"
+    f" {pair('decode')}, prefill {pair('prefill')} (llama.cpp, ours)"
+  )
 
 
 def compare(turns: Sequence[dict]) -> list[dict]:
