@@ -19,9 +19,9 @@ import jax
 import numpy as np
 from flax import struct
 from jax import lax
-from jax import numpy as jnp
 
 from jaxnmc.kernels import (
+  memory,
   native,
   packed,
   pallas_gemv,
@@ -57,10 +57,14 @@ def stack(matrices: Sequence[np.ndarray | Packed]) -> Stack:
   """
   small, gpu = None, pallas_launch.wanted()
   if (gpu or native.available()) and all(map(_ternary, matrices)):
-    small = jnp.asarray(_pack(matrices))
+    small = memory.put(_pack(matrices))
     if not gpu and native.path() != native.PATHS[0]:
       return Stack(None, small)
-  return Stack(jnp.asarray(np.stack([np.asarray(m) for m in matrices])), small)
+  shape = (len(matrices), *matrices[0].shape)
+  codes = memory.empty(shape, np.int8)
+  for to, matrix in zip(codes, matrices, strict=True):
+    to[:] = np.asarray(matrix)
+  return Stack(memory.put(codes), small)
 
 
 def _ternary(matrix: np.ndarray | Packed) -> bool:
@@ -73,7 +77,7 @@ def _ternary(matrix: np.ndarray | Packed) -> bool:
 def _pack(matrices: Sequence[np.ndarray | Packed]) -> np.ndarray:
   """One after the other: nowhere is there a second int8 copy of them all."""
   n, k = matrices[0].shape
-  out = np.empty((len(matrices), n, packed.row_bytes(k)), np.uint8)
+  out = memory.empty((len(matrices), n, packed.row_bytes(k)), np.uint8)
   for to, matrix in zip(out, matrices, strict=True):
     to[:] = matrix.data if isinstance(matrix, Packed) else packed.pack(matrix)
   return out

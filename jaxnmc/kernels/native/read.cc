@@ -9,28 +9,62 @@
 #include "share.h"
 #include "xla/ffi/api/ffi.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define JAXNMC_X86 1
+#endif
+
 namespace ffi = xla::ffi;
 
 namespace {
 
 constexpr int64_t kPart = 1 << 20;
 
-#if defined(__x86_64__)
-__attribute__((target("avx2")))
-#endif
-uint64_t Fold(const uint8_t* from, int64_t bytes) {
-  uint64_t lanes[16] = {0};
+uint64_t FoldPlain(const uint8_t* from, int64_t bytes) {
+  uint64_t lanes[8] = {0}, all = 0;
   int64_t i = 0;
-  for (; i + 128 <= bytes; i += 128) {
-    __builtin_prefetch(from + i + 4096);
-    uint64_t words[16];
-    std::memcpy(words, from + i, 128);
-    for (int k = 0; k < 16; ++k) lanes[k] ^= words[k];
+  for (; i + 64 <= bytes; i += 64) {
+    uint64_t words[8];
+    std::memcpy(words, from + i, 64);
+    for (int k = 0; k < 8; ++k) lanes[k] ^= words[k];
   }
-  uint64_t all = 0;
   for (; i < bytes; ++i) all ^= from[i];
-  for (int k = 0; k < 16; ++k) all ^= lanes[k];
+  for (int k = 0; k < 8; ++k) all ^= lanes[k];
   return all;
+}
+
+#ifdef JAXNMC_X86
+
+__attribute__((target("avx2"))) uint64_t FoldAvx2(const uint8_t* from,
+                                                  int64_t bytes) {
+  __m256i lanes[8];
+  for (int k = 0; k < 8; ++k) lanes[k] = _mm256_setzero_si256();
+  int64_t i = 0;
+  for (; i + 256 <= bytes; i += 256) {
+    for (int k = 0; k < 8; ++k) {
+      const uint8_t* at = from + i + 32 * k;
+      if (k % 2 == 0) {
+        _mm_prefetch(reinterpret_cast<const char*>(at + 4096), _MM_HINT_T0);
+      }
+      const __m256i v =
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+      lanes[k] = _mm256_xor_si256(lanes[k], v);
+    }
+  }
+  for (int k = 1; k < 8; ++k) lanes[0] = _mm256_xor_si256(lanes[0], lanes[k]);
+  uint64_t words[4], all = FoldPlain(from + i, bytes - i);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), lanes[0]);
+  for (int k = 0; k < 4; ++k) all ^= words[k];
+  return all;
+}
+
+#endif  // JAXNMC_X86
+
+uint64_t Fold(const uint8_t* from, int64_t bytes) {
+#ifdef JAXNMC_X86
+  if (__builtin_cpu_supports("avx2")) return FoldAvx2(from, bytes);
+#endif
+  return FoldPlain(from, bytes);
 }
 
 ffi::Error Read(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> x,
