@@ -7,13 +7,14 @@ and the sum over cores are kept.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxnmc.chip.placement.tiles import Placement
-from jaxnmc.chip.routing.by_step import Skew, add_rows
+from jaxnmc.chip.routing.by_step import Skew, Skews, add_rows
 from jaxnmc.chip.routing.link_steps import LinkSkews, link_skews
 from jaxnmc.chip.routing.memo import per_placement
 from jaxnmc.chip.routing.segments import (
@@ -200,6 +201,12 @@ class _Plan:
   host: Skew
   links: LinkSkews | None
 
+  @functools.cached_property
+  def skews(self) -> Skews:
+    """All maps to steps: walks, crossings, host, then chip and mesh links."""
+    links = () if self.links is None else (self.links.chip, self.links.mesh)
+    return Skews((self.walks, self.crossings, self.host, *links))
+
   def after(self, spread) -> "_Plan":
     """The same of what the counts follow from: counts = spread @ it."""
     return _Plan(
@@ -287,17 +294,16 @@ def fold(segment: Segment, placement: Placement) -> Stretch:
   plan = _measured_plan(placement, found.columns.synapses, found.spread)
   columns = found.columns
   rows = np.ascontiguousarray(found.rows.T)
-  walked, stored = plan.walks.peaks(rows, inject, steps)
+  walks, crossings, host, *links = plan.skews.peaks(rows, inject, steps)
   steps_of = {
-    "busiest_stored": walked,
-    "stored": stored,
-    "crossings": plan.crossings.peaks(rows, inject, steps)[1],
-    "host_messages": plan.host.peaks(rows, inject, steps)[1],
+    "busiest_stored": walks[0],
+    "stored": walks[1],
+    "crossings": crossings[1],
+    "host_messages": host[1],
   }
   if plan.links is not None:
     plan.links.check(rows)
-    steps_of["busiest_link"], _ = plan.links.chip.peaks(rows, inject, steps)
-    steps_of["busiest_mesh"], _ = plan.links.mesh.peaks(rows, inject, steps)
+    steps_of |= {"busiest_link": links[0][0], "busiest_mesh": links[1][0]}
   sums = rows.sum(1, dtype=np.int64)
   tokens = len(inject)
 

@@ -81,29 +81,41 @@ class Counts:
       [probes.tables([self._probe(n) for n in mine]) for mine in run.values()]
       for run in self.places.inside
     ]
-    self._from = [self._order(k) for k in range(len(self._tables))]
+    self._from = self._order()
 
   def _probe(self, node: int | None):
     return None if node is None else self.basis.probes[node]
 
-  def _order(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(columns of the layers of a run side by side, where they belong)."""
-    run, tables = self.places.inside[k], self._tables[k]
-    widths = []
-    for mine, table in zip(run.values(), tables):
-      some = next(node for node in mine if node is not None)
-      more = 0 if table is None else table.shape[1]
-      widths.append(len(self.basis.probes[some].edges) - 1 + more)
-    starts, each = np.cumsum([0, *widths]), sum(widths)
-    source, target = [np.zeros(0, int)], [np.zeros(0, int)]
-    for start, mine in zip(starts, run.values()):
-      for layer, node in enumerate(mine):
-        probe = self._probe(node)
-        if probe is not None:
-          columns = np.arange(probe.columns)
-          source.append(layer * each + start + columns)
-          target.append(probe.start + columns)
-    return np.concatenate(source), np.concatenate(target)
+  def _order(self) -> np.ndarray:
+    """Where each column of the basis stands among those that are measured.
+
+    Measured are the layers of each run side by side, then what is outside.
+    """
+    order, first = np.zeros(self.basis.measured, int), 0
+
+    def stands(node: int, start: int) -> None:
+      probe = self.basis.probes[node]
+      columns = np.arange(probe.columns)
+      order[probe.start + columns] = start + columns
+
+    for run, tables in zip(self.places.inside, self._tables):
+      widths = []
+      for mine, table in zip(run.values(), tables):
+        some = next(node for node in mine if node is not None)
+        more = 0 if table is None else table.shape[1]
+        widths.append(len(self.basis.probes[some].edges) - 1 + more)
+      starts, each = np.cumsum([0, *widths]), sum(widths)
+      layers = 0
+      for start, mine in zip(starts, run.values()):
+        layers = len(mine)
+        for layer, node in enumerate(mine):
+          if node is not None:
+            stands(node, first + layer * each + start)
+      first += layers * each
+    for node in self.places.outside:
+      stands(node, first)
+      first += self.basis.probes[node].columns
+    return order
 
   def load(self):
     """Tables on the device: per run, by value, a leading axis of layers."""
@@ -140,18 +152,16 @@ class Counts:
     Returns:
       int32[..., T, basis width].
     """
-    out = np.zeros((*tokens, self.basis.measured), np.int32)
-    for (source, target), part in zip(self._from, inside, strict=True):
-      if len(source):
-        rows = np.moveaxis(np.asarray(part), -3, -2).reshape(*tokens, -1)
-        out[..., target] = rows[..., source]
-    at = 0
-    for node in self.places.outside:
-      probe = self.basis.probes[node]
-      stop = at + probe.columns
-      mine = slice(probe.start, probe.start + probe.columns)
-      out[..., mine] = outside[..., at:stop]
-      at = stop
+    parts = [
+      np.moveaxis(np.asarray(part), -3, -2).reshape(*tokens, -1)
+      for run, part in zip(self.places.inside, inside, strict=True)
+      if run
+    ]
+    if self.places.outside:
+      parts.append(np.asarray(outside))
+    if not parts:
+      return np.zeros((*tokens, 0), np.int32)
+    out = np.concatenate(parts, axis=-1)[..., self._from]
     return self.basis.complete(out)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxnmc.chip.routing.sparse import matrix
+from jaxnmc.chip.routing.sparse import matrix, stacked
 
-__all__ = ["Skew", "add_rows"]
+__all__ = ["Skew", "Skews", "add_rows"]
 
 WINDOW = 1 << 22  # numbers in a buffer
 
@@ -123,6 +123,50 @@ class Skew:
     stop = np.append(first[1:], len(self.depth))
     parts = [slice(a, b) for a, b in zip(first, stop)]
     return [(self.place[p], *_columns_used(self.weights[p])) for p in parts]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Skews:
+  """Several maps of the same counts, evaluated together.
+
+  Attributes:
+    each: the maps.
+  """
+
+  each: tuple[Skew, ...]
+
+  @functools.cached_property
+  def _together(self) -> Skew:
+    """All loads as those of one map, whose depths are those of all."""
+    weights = stacked(
+      [s.weights for s in self.each], self.each[0].weights.shape[1]
+    )
+    depth = np.concatenate([s.depth for s in self.each])
+    return Skew(weights, depth, np.zeros_like(depth), 1)
+
+  def peaks(
+    self, counts: np.ndarray, inject: np.ndarray, steps: int
+  ) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`Skew.peaks` of every map.
+
+    A token that is alone is what a decode step is, so its loads of all maps
+    take one product.
+    """
+    every = self._together
+    if len(inject) != 1 or not len(every.depth):
+      return [skew.peaks(counts, inject, steps) for skew in self.each]
+    used, weights = every._used
+    loads, found, at = weights @ _taken(counts, used, 0, 1)[:, 0], [], 0
+    for skew in self.each:
+      most, total = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
+      if len(skew.depth):
+        mine = loads[at : at + len(skew.depth)]
+        depths, first = skew._depths
+        most[inject[0] + depths] = np.maximum.reduceat(mine, first)
+        total[inject[0] + depths] = np.add.reduceat(mine, first)
+        at += len(skew.depth)
+      found.append((most, total))
+    return found
 
 
 def _taken(counts: np.ndarray, used: np.ndarray, a: int, b: int) -> np.ndarray:
