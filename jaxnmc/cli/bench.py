@@ -11,10 +11,10 @@ from jaxnmc.report import bench
 _COLUMNS = (
   "case",
   ">ms",
-  ">of memory limit",
-  ">times float",
+  ">of limit",
+  ">x float",
   ">tokens/s",
-  ">first call s",
+  ">first s",
 )
 
 
