@@ -10,7 +10,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.evaluate import provenance
-from jaxnmc.kernels import native, packed, ternary, walk
+from jaxnmc.kernels import native, packed, tally, ternary, walk
 from jaxnmc.numerics import wide
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.ops import transform
@@ -84,12 +84,22 @@ def kernels() -> dict[str, bool]:
   exact_product = x.astype(np.int64) @ w.T.astype(np.int64)
   small = jnp.asarray(packed.pack(w[None]))
   few = packed.product(jnp.asarray(x), small, jnp.int32(0))
+  many = packed.product(jnp.asarray(np.tile(x, (16, 1))), small, jnp.int32(0))
+  table = np.abs(w[None])  # 1 where a weight is walked
+  cut = np.array([0, 64, 130])
+  tallied = tally.native_tally([jnp.asarray(x)], [cut], [jnp.asarray(table)])
+  sent = (x != 0).astype(np.int64)
+  counts = [sent[:, :64].sum(1), sent[:, 64:].sum(1), *(table[0] @ sent.T)]
   rows = walk.Rows(jnp.asarray(w.T), 0)
   sums = walk.native_walk(rows, jnp.asarray(x[0]))
   return out | {
     f"native ternary product ({native.path()})": bool(
       np.array_equal(few, exact_product)
     ),
+    f"native ternary product, many rows ({native.path()})": bool(
+      np.array_equal(many, np.tile(exact_product, (16, 1)))
+    ),
+    "native tally": bool(np.array_equal(tallied, np.stack(counts, axis=1))),
     "native walk": bool(np.array_equal(sums, exact_product[0])),
   }
 
