@@ -41,11 +41,12 @@ class Stack:
   """Matrices of one shape, one per layer.
 
   Attributes:
-    codes: int8[layers, n, k], or None where no product reads them.
+    codes: int8[n, k] of every layer, on a GPU int8[layers, n, k] in one; None
+      where no product reads them.
     packed: uint8[layers, n, bytes] of `packed.pack`, or None.
   """
 
-  codes: jax.Array | None
+  codes: tuple[jax.Array, ...] | jax.Array | None
   packed: jax.Array | None
 
 
@@ -64,7 +65,9 @@ def stack(matrices: Sequence[np.ndarray | Packed]) -> Stack:
   codes = memory.empty(shape, np.int8)
   for to, matrix in zip(codes, matrices, strict=True):
     to[:] = np.asarray(matrix)
-  return Stack(memory.put(codes), small)
+  if gpu or jax.default_backend() != "cpu":
+    return Stack(memory.put(codes), small)
+  return Stack(tuple(memory.put(matrix) for matrix in codes), small)
 
 
 def _ternary(matrix: np.ndarray | Packed) -> bool:
@@ -102,14 +105,20 @@ def product(weights: Stack, layer: jax.Array, x: jax.Array, bound: int):
   if weights.packed is not None and _small(weights, x.shape[0]):
     planes = 1 if bound <= MAX_ONE_PLANE else 2
     return packed.product(x, weights.packed, layer, planes=planes)
-  codes = lax.dynamic_index_in_dim(weights.codes, layer, keepdims=False)
-  return ternary_matmul(x, codes, bound)
+  codes = weights.codes
+  if not isinstance(codes, tuple):
+    one = lax.dynamic_index_in_dim(codes, layer, keepdims=False)
+    return ternary_matmul(x, one, bound)
+  # A branch of each layer reads its matrix where it lies; an index into one
+  # array of all would copy it first, which takes as long as the product.
+  branches = [lambda x, one=one: ternary_matmul(x, one, bound) for one in codes]
+  return lax.switch(layer, branches, x)
 
 
 def nbytes(weights: Stack, rows: int) -> int:
   """Bytes of all matrices in the form that so many rows are multiplied by."""
   used = weights.packed if _small(weights, rows) else weights.codes
-  return 0 if used is None else used.nbytes
+  return sum(x.nbytes for x in jax.tree.leaves(used))
 
 
 def _small(weights: Stack, rows: int) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 import jaxnmc as nmc
 from jaxnmc import _compat
+from jaxnmc.kernels import native
 from jaxnmc.models import matmulfree
 from jaxnmc.ops import layout
 from tests.chip.tiny import TINY
@@ -58,6 +59,10 @@ def test_layers_with_other_formats_are_one_run(norm):
   np.testing.assert_array_equal(counts, by_interpreter)
 
 
+@pytest.mark.skipif(
+  not native.available(),
+  reason="without native kernels every product has a branch per layer",
+)
 def test_program_does_not_grow_with_depth():
   def size(layers: int) -> int:
     _, _, qparams, _, engine = deep(layers, "double")
