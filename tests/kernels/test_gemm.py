@@ -138,13 +138,13 @@ def emulated(folder, kind: int) -> ctypes.CDLL:
   flags = [*native._FLAGS, f"-I{jax.ffi.include_dir()}"]
   flags.remove("-shared")
   once = folder / "objects"
-  objects = [once / f"{s.stem}.o" for s in native._SOURCES]
-  tiles = next(s for s in native._SOURCES if s.stem == "gemm_amx")
+  objects = [once / f"{s.stem}.o" for s in native.sources()]
+  tiles = next(s for s in native.sources() if s.stem == "gemm_amx")
   jobs = []
   compiler = native._compiler()
   if not once.is_dir():
     once.mkdir()
-    for source, to in zip(native._SOURCES, objects, strict=True):
+    for source, to in zip(native.sources(), objects, strict=True):
       if source is not tiles:
         jobs.append([*flags, "-c", str(source), "-o", str(to)])
   mine = once / f"tiles-{kind}.o"
@@ -152,7 +152,7 @@ def emulated(folder, kind: int) -> ctypes.CDLL:
   jobs.append([*flags, define, "-c", str(tiles), "-o", str(mine)])
   running = [subprocess.Popen([compiler, *job]) for job in jobs]
   assert [p.wait(timeout=300) for p in running] == [0] * len(jobs)
-  objects[native._SOURCES.index(tiles)] = mine
+  objects[native.sources().index(tiles)] = mine
   library = folder / f"emulated-{kind}.so"
   subprocess.run(
     [compiler, "-shared", *map(str, objects), "-o", str(library)],

@@ -39,6 +39,11 @@ def cache_folder() -> pathlib.Path:
   return pathlib.Path(base) / "jaxnmc"
 
 
+def sources() -> tuple[pathlib.Path, ...]:
+  """What is compiled."""
+  return tuple(sorted(_FOLDER.glob("*.cc")))
+
+
 def _compiler() -> str | None:
   """The C++ compiler: `$CXX`, c++, g++ or clang++."""
   for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
@@ -83,8 +88,7 @@ def build() -> pathlib.Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
       fresh = pathlib.Path(folder) / target.name
       include = f"-I{jax.ffi.include_dir()}"
-      sources = map(str, sorted(_FOLDER.glob("*.cc")))
-      command = [compiler, *_FLAGS, include, *sources, "-o"]
+      command = [compiler, *_FLAGS, include, *map(str, sources()), "-o"]
       done = subprocess.run(
         [*command, str(fresh)], capture_output=True, text=True, timeout=300
       )
