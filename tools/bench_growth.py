@@ -142,7 +142,8 @@ def measure(points: list[Point], plans: dict) -> list[dict]:
 def plot(data: dict, path: str) -> None:
   """Prefill and decode over each thing that varies, log-log."""
   pyplot = need("matplotlib.pyplot", "plot")
-  figure, axes = pyplot.subplots(1, len(data["curves"]), figsize=(16, 3.4))
+  panels = len(data["curves"])
+  figure, axes = pyplot.subplots(1, panels, figsize=(14, 3.4), sharey=True)
   names = {"layers": "layers", "width": "width d", "prompt": "prompt, tokens"}
   names |= {"batch": "sequences at once", "chips": "chips"}
   for axis, (name, rows) in zip(axes, data["curves"].items(), strict=True):
@@ -156,6 +157,7 @@ def plot(data: dict, path: str) -> None:
     axis.set_yscale("log")
     axis.set_xlabel(names[name])
     axis.set_xticks(x, [f"{n:,}" for n in x])
+    axis.set_yticks((0.1, 0.3, 1, 3, 10), ("0.1", "0.3", "1", "3", "10"))
     axis.minorticks_off()
     axis.grid(alpha=0.3, which="both")
   axes[0].set_ylabel("ms per token (measured)")
