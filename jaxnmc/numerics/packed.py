@@ -2,7 +2,8 @@
 
 A row is cut in blocks of 256 weights of 64 bytes; byte j of a block holds
 w + 1 of the weights j, j + 64, j + 128 and j + 192, the first in its lowest
-bits.  Rows are filled up with zeros (code 1).
+bits.  Rows are filled up with zeros (code 1).  It is the order in which the
+kernels read; files keep rows without blocks (`ternary.pack2`).
 """
 
 import jax

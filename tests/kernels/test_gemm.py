@@ -3,7 +3,6 @@
 import ctypes
 import pathlib
 import subprocess
-import threading
 
 import jax
 import numpy as np
@@ -21,13 +20,6 @@ SHAPES = ((1, 1), (31, 255), (32, 256), (33, 257), (65, 1100))
 CASES = [(m, s) for m in (1, 5, 17) for s in SHAPES]
 CASES += [(m, (33, 257)) for m in ROWS if m not in (1, 5, 17)]
 TILES = "amx"
-
-
-@pytest.fixture(scope="module")
-def kernel():
-  if not native.available():
-    pytest.skip("the native kernel cannot be built here (see doctor)")
-  return native
 
 
 def styles(rng, m: int, k: int, top: int):
@@ -95,14 +87,13 @@ def test_a_sum_at_the_end_of_32_bits(kernel):
   assert k * TOP[2] < 2**31
 
 
-def test_products_at_once_from_many_threads(kernel):
+def test_products_at_once_from_many_threads(kernel, in_threads):
   rng = np.random.default_rng(4)
   codes = matrix(rng, 300, 520)
   small = jnp.asarray(packed.pack(codes))
   run = jax.jit(packed.product)
-  wrong = []
 
-  def some(i):
+  def wrong(i):
     rng = np.random.default_rng(i)
     for m in (5, 64, 200):  # shared by outputs, and by rows as well
       x = rng.integers(-TOP[2], TOP[2] + 1, (m, 520))
@@ -110,15 +101,9 @@ def test_products_at_once_from_many_threads(kernel):
       for _ in range(5):
         found = run(jnp.asarray(x, jnp.int32), small, jnp.int32(i % 3))
         if (np.asarray(found) != want).any():
-          wrong.append((i, m))
+          yield i, m
 
-  threads = [threading.Thread(target=some, args=(i,)) for i in range(8)]
-  for t in threads:
-    t.start()
-  for t in threads:
-    t.join(timeout=120)
-  assert not wrong
-  assert not any(t.is_alive() for t in threads)
+  assert not in_threads(wrong)
 
 
 def test_nothing_in_and_nothing_out(kernel):

@@ -1,7 +1,6 @@
 """Two-bit weights: the layout, the native kernel, and doing without it."""
 
 import sys
-import threading
 import warnings
 
 import jax
@@ -14,13 +13,6 @@ from jaxnmc.kernels import native, packed, stack
 
 TOP = 32639
 SIZES = (1, 63, 64, 65, 255, 256, 257, 700)
-
-
-@pytest.fixture(scope="module")
-def kernel():
-  if not native.available():
-    pytest.skip("the native kernel cannot be built here (see doctor)")
-  return native
 
 
 def codes(rng, *shape):
@@ -94,28 +86,21 @@ def test_products_are_exact(kernel, k, path):
   assert found.tolist() == by_python(x, matrix[1])
 
 
-def test_large_products_are_shared_by_threads(kernel):
+def test_large_products_are_shared_by_threads(kernel, in_threads):
   rng = np.random.default_rng(0)
   matrix = codes(rng, 1, 4097, 1024)
   small = jnp.asarray(packed.pack(matrix))
   run = jax.jit(packed.product)
   x = [rng.integers(-TOP, TOP + 1, (1, 1024)) for _ in range(8)]
   want = [v @ matrix[0].astype(np.int64).T for v in x]
-  wrong = []
 
-  def many(i):
-    for _ in range(20):
+  def wrong(i):
+    for n in range(20):
       found = run(jnp.asarray(x[i], jnp.int32), small, jnp.int32(0))
       if (np.asarray(found) != want[i]).any():
-        wrong.append(i)
+        yield i, n
 
-  threads = [threading.Thread(target=many, args=(i,)) for i in range(8)]
-  for t in threads:
-    t.start()
-  for t in threads:
-    t.join(timeout=120)
-  assert not wrong
-  assert not any(t.is_alive() for t in threads)
+  assert not in_threads(wrong)
 
 
 def test_a_batch_is_its_rows(kernel):

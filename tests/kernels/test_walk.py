@@ -33,9 +33,7 @@ def forms(stored):
 
 @pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32])
 @pytest.mark.parametrize("shape", [(300, 255), (900, 257), (2000, 1030)])
-def test_the_native_walk_in_strips_and_threads(kind, shape):
-  if not native.available():
-    pytest.skip("the native kernels cannot be built here (see doctor)")
+def test_the_native_walk_in_strips_and_threads(kind, shape, kernel):
   rng = np.random.default_rng(0)
   most = min(np.iinfo(kind).max, 10**5)
   weights = rng.integers(-most, most + 1, shape, kind)
@@ -49,9 +47,7 @@ def test_the_native_walk_in_strips_and_threads(kind, shape):
 
 @pytest.mark.parametrize("weight", [-128, 127])
 @pytest.mark.parametrize("senders", [254, 255, 256, 511, 1000])
-def test_spikes_are_added_in_batches_that_fit(weight, senders):
-  if not native.available():
-    pytest.skip("the native kernels cannot be built here (see doctor)")
+def test_spikes_are_added_in_batches_that_fit(weight, senders, kernel):
   stored = walk.Rows(jnp.full((1000, 1100), weight, jnp.int8), 0)
   spikes = jnp.arange(1000) < senders
   found = walk.native_walk(stored, spikes.astype(jnp.int32))

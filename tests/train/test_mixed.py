@@ -13,16 +13,7 @@ from jaxnmc.numerics.ternary import ternarize
 from jaxnmc.ops.reference import Reference
 from jaxnmc.train import mixed, schedules
 from jaxnmc.train import step as step_lib
-
-CONFIG = matmulfree.Config(
-  vocab_size=20,
-  hidden_size=16,
-  num_layers=1,
-  intermediate_size=24,
-  rms_norm_eps=1e-3,
-  bitlinear_eps=1e-3,
-)
-FN = matmulfree.make(CONFIG)
+from tests.train.small import CONFIG, FN
 
 
 def _params(noise: int = 0):

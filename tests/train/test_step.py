@@ -15,16 +15,7 @@ from jaxnmc.errors import ConfigError
 from jaxnmc.models import matmulfree
 from jaxnmc.train import schedules
 from jaxnmc.train import step as step_lib
-
-CONFIG = matmulfree.Config(
-  vocab_size=20,
-  hidden_size=16,
-  num_layers=1,
-  intermediate_size=24,
-  rms_norm_eps=1e-3,
-  bitlinear_eps=1e-3,
-)
-FN = matmulfree.make(CONFIG)
+from tests.train.small import CONFIG, FN
 
 
 def _params(seed=0):

@@ -173,10 +173,8 @@ def series(
   inject = np.asarray(segment.inject, np.int64)
   steps = int(inject[-1]) + placement.steps_per_token
   rows = np.zeros((steps, len(placement.tiles)), np.int64)
-  found = segment.measured()
+  found = segment.measured().whole()
   counts = found.rows.astype(np.int64)
-  if found.spread is not None:
-    counts = (found.spread.matrix @ counts.T).T
   for kind, depth, tiles, at, weight in _events(placement, found.columns):
     if kind == name:
       add_rows(rows, inject + depth, tiles, counts[:, at] * weight)
@@ -277,6 +275,28 @@ class _Lazy(Mapping):
     return len(self._keys)
 
 
+class _Sent(Mapping):
+  """`Stretch.sent`, worked out when somebody asks: for all at once."""
+
+  def __init__(self, counts: Measured) -> None:
+    self._counts = counts
+
+  def __getitem__(self, key: int) -> tuple[np.ndarray, np.ndarray]:
+    count = self._counts[self._counts.columns.place(key)]
+    return count.out[0], count.inc[0]
+
+  def items(self):
+    """(synapse, its messages) of all, by one product."""
+    whole = self._counts.whole()
+    return ((c.synapse, (c.out[0], c.inc[0])) for c in whole)
+
+  def __iter__(self):
+    return iter(self._counts.columns.synapses)
+
+  def __len__(self) -> int:
+    return len(self._counts)
+
+
 def fold(segment: Segment, placement: Placement) -> Stretch:
   """Totals per tile and numbers per step of one segment.
 
@@ -312,11 +332,6 @@ def fold(segment: Segment, placement: Placement) -> Stretch:
       return plan.totals[name] @ sums
     return placement.passes * (steps if name == "passes_executed" else tokens)
 
-  def sent(index: int) -> tuple[np.ndarray, np.ndarray]:
-    one = Measured(columns, sums[None], found.spread)
-    count = one[columns.synapses.index(index)]
-    return count.out[0], count.inc[0]
-
   return Stretch(
     _mode(inject, latency),
     tokens,
@@ -324,5 +339,5 @@ def fold(segment: Segment, placement: Placement) -> Stretch:
     int(inject[0]) + latency - 1,
     _Lazy((n for n in TOTALS if n != "hops"), total),
     steps_of,
-    _Lazy(columns.synapses, sent),
+    _Sent(Measured(columns, sums[None], found.spread)),
   )

@@ -75,19 +75,16 @@ class Skew:
     Returns:
       (largest, sum), int64[steps] each.
     """
+    return Skews((self,)).peaks(counts, inject, steps)[0]
+
+  def _overlapping(
+    self, counts: np.ndarray, inject: np.ndarray, steps: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """`peaks` of tokens that are on the way together, some steps at a time."""
     most, total = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
-    if not len(self.depth) or not len(inject):
+    if not len(self.depth):
       return most, total
-    depths, first = self._depths
-    if (np.diff(inject) > depths[-1] - depths[0]).all():
-      used, weights = self._used
-      each = max(1, WINDOW // len(self.depth))
-      for a in range(0, len(inject), each):
-        loads = weights @ _taken(counts, used, a, a + each)
-        at = inject[a : a + each] + depths[:, None]
-        most[at] = np.maximum(np.maximum.reduceat(loads, first, axis=0), 0)
-        total[at] = np.add.reduceat(loads, first, axis=0)
-      return most, total
+    depths = self.depths
     size = min(steps, max(1, WINDOW // self.places))
     buffer = np.zeros((size, self.places), np.int64)
     for start in range(0, steps, size):
@@ -107,21 +104,20 @@ class Skew:
     return most, total
 
   @functools.cached_property
-  def _depths(self) -> tuple[np.ndarray, np.ndarray]:
-    """(depths, first load of each)."""
-    return np.unique(self.depth, return_index=True)
+  def first(self) -> np.ndarray:
+    """The first load of every depth."""
+    return np.unique(self.depth, return_index=True)[1]
 
-  @functools.cached_property
-  def _used(self):
-    """(columns that matter, weights of these)."""
-    return _columns_used(self.weights)
+  @property
+  def depths(self) -> np.ndarray:
+    """The depths, each once, rising."""
+    return self.depth[self.first]
 
   @functools.cached_property
   def _parts(self) -> list[tuple]:
     """By depth: (places, columns that matter, weights of these)."""
-    _, first = self._depths
-    stop = np.append(first[1:], len(self.depth))
-    parts = [slice(a, b) for a, b in zip(first, stop)]
+    stop = np.append(self.first[1:], len(self.depth))
+    parts = [slice(a, b) for a, b in zip(self.first, stop)]
     return [(self.place[p], *_columns_used(self.weights[p])) for p in parts]
 
 
@@ -136,36 +132,41 @@ class Skews:
   each: tuple[Skew, ...]
 
   @functools.cached_property
-  def _together(self) -> Skew:
-    """All loads as those of one map, whose depths are those of all."""
-    weights = stacked(
-      [s.weights for s in self.each], self.each[0].weights.shape[1]
-    )
+  def _together(self) -> tuple[np.ndarray, Any]:
+    """(columns that matter, weights of these), all loads one below another."""
+    width = self.each[0].weights.shape[1]
+    return _columns_used(stacked([s.weights for s in self.each], width))
+
+  @functools.cached_property
+  def _span(self) -> int:
+    """Steps that a token is on the way."""
     depth = np.concatenate([s.depth for s in self.each])
-    return Skew(weights, depth, np.zeros_like(depth), 1)
+    return int(depth.max(initial=0) - depth.min(initial=0))
 
   def peaks(
     self, counts: np.ndarray, inject: np.ndarray, steps: int
   ) -> list[tuple[np.ndarray, np.ndarray]]:
     """`Skew.peaks` of every map.
 
-    A token that is alone is what a decode step is, so its loads of all maps
-    take one product.
+    A token that is alone, as a decoded one is, loads a place at a depth and
+    nobody else does: one product gives the loads of all maps.
     """
-    every = self._together
-    if len(inject) != 1 or not len(every.depth):
-      return [skew.peaks(counts, inject, steps) for skew in self.each]
-    used, weights = every._used
-    loads, found, at = weights @ _taken(counts, used, 0, 1)[:, 0], [], 0
-    for skew in self.each:
-      most, total = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
-      if len(skew.depth):
-        mine = loads[at : at + len(skew.depth)]
-        depths, first = skew._depths
-        most[inject[0] + depths] = np.maximum.reduceat(mine, first)
-        total[inject[0] + depths] = np.add.reduceat(mine, first)
-        at += len(skew.depth)
-      found.append((most, total))
+    if (np.diff(inject) <= self._span).any():
+      return [skew._overlapping(counts, inject, steps) for skew in self.each]
+    zeros = lambda: np.zeros(steps, np.int64)
+    found = [(zeros(), zeros()) for _ in self.each]
+    used, weights = self._together
+    size = max(1, WINDOW // max(1, weights.shape[0]))
+    for a in range(0, len(inject), size):
+      b = a + size
+      loads, row = weights @ _taken(counts, used, a, b), 0
+      for skew, (most, total) in zip(self.each, found, strict=True):
+        mine = loads[row : row + len(skew.depth)]
+        row += len(mine)
+        if len(mine):
+          at = inject[a:b] + skew.depths[:, None]
+          most[at] = np.maximum.reduceat(mine, skew.first, axis=0)
+          total[at] = np.add.reduceat(mine, skew.first, axis=0)
     return found
 
 

@@ -36,7 +36,6 @@ class Probe:
     table: what a message of each neuron adds to the other columns,
       int8[columns, width]; None without a matrix.
     start: its first column.
-    total: the column of the sum over its pieces.
   """
 
   node: int
@@ -44,7 +43,6 @@ class Probe:
   edges: np.ndarray
   table: np.ndarray | None
   start: int
-  total: int
 
   @property
   def columns(self) -> int:
@@ -142,17 +140,13 @@ def basis(
       at += digits * route.dst.count
     whole = np.concatenate(parts) if parts else None
     path = mine[0].synapse.path
-    probes[node] = Probe(node, path, cut, whole, start, len(probes))
+    probes[node] = Probe(node, path, cut, whole, start)
     start = at
   behind = np.concatenate(later, axis=1) + np.array([[0], [start], [0]])
   row, column, weight = np.concatenate([*entries, behind], axis=1)
   width = start + len(probes)
   found = matrix(row, column, weight, (columns.width, width))
-  moved = {
-    node: dataclasses.replace(p, total=start + p.total)
-    for node, p in probes.items()
-  }
-  return Basis(moved, start, width, columns, Spread(found))
+  return Basis(probes, start, width, columns, Spread(found))
 
 
 def _follow(route: Route, cut, start: int, at: int, digits: int, columns):

@@ -67,6 +67,10 @@ class Columns:
     self.width = int(self._starts[-1])
     self._place = {s: i for i, s in enumerate(self.synapses)}
 
+  def place(self, synapse: int) -> int:
+    """Which of the synapses it is; KeyError if it is none of them."""
+    return self._place[synapse]
+
   def at(self, synapse: int, field: str) -> np.ndarray:
     """Columns of one of `FIELDS` of a synapse, int[tiles]."""
     i = self._place[synapse]
@@ -140,6 +144,13 @@ class Measured(Sequence[SynapseCount]):
       return self.columns.split(i, self.rows[:, block])
     rows = self.spread.matrix[block] @ self.rows.T.astype(np.int64)
     return self.columns.split(i, rows.T)
+
+  def whole(self) -> "Measured":
+    """The same with every count worked out, by one product."""
+    if self.spread is None:
+      return self
+    rows = (self.spread.matrix @ self.rows.T.astype(np.int64)).T
+    return Measured(self.columns, rows)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

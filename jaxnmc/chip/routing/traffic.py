@@ -7,8 +7,9 @@ Zero is not sent.  For a source vector x, `nz = (x != 0)`, and per tile
     stored = synapse entries walked for them
     synops = entries walked whose weight is not zero
 
-`functional` (and `interpreted`) applies this to whole prompts, `stepped` to one
-step; so equal messages are counted alike, whenever they are sent.
+Circuits are counted so as it stands, and `stepped` from the messages and walks
+that it saw; `functional` measures few of these numbers, from which the others
+follow by the same rules (`probes`).
 """
 
 import dataclasses
