@@ -21,7 +21,7 @@ import numpy as np
 import jaxnmc
 from jaxnmc._extras import need
 from jaxnmc.evaluate import provenance
-from jaxnmc.report.bench import shapes
+from jaxnmc.report.bench import models, shapes
 
 BASE = shapes.Shape(4, 512, 1408, 2048, 4)
 PROMPT = 128
@@ -95,6 +95,7 @@ class Runner:
 
   def _call(self, ids, state):
     found = self._run(self._qparams, {"ids": ids}, state)
+    models.read(found[2:])
     return jax.block_until_ready(found[:2])[1]
 
 

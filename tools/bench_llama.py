@@ -215,7 +215,7 @@ class Ours:
     self.turn()  # compiles
     self.facts = {
       "kernel": native.path() if native.available() else None,
-      "weight_bytes": self.decode.weight_bytes,
+      "weight_bytes": self.decode.weight_bytes // self.decode.tokens,
       "cpus": os.cpu_count(),
     }
 
@@ -224,7 +224,7 @@ class Ours:
     start = time.perf_counter()
     self.prefill.run()
     middle = time.perf_counter()
-    for _ in range(TOKENS):
+    for _ in range(TOKENS // self.decode.tokens):
       self.decode.run()
     end = time.perf_counter()
     return {

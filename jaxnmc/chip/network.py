@@ -170,7 +170,7 @@ class Network:
   home: tuple[int, ...]
   ticks: bool = False
 
-  @property
+  @functools.cached_property
   def steps_per_token(self) -> int:
     """Steps from injection to the last value of the token, plus one."""
     return max(self.depth) + 1

@@ -19,7 +19,7 @@ _COLUMNS = (
 
 
 def _cells(row) -> tuple[str, ...]:
-  """A row of a table; what a case has not stays empty."""
+  """A row of a table, of one copy or token; what it has not stays empty."""
   copies = row.get("copies", 1)
   times, tokens = row["times_float"], row["tokens_per_s"]
   return (

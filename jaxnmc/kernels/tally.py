@@ -9,16 +9,48 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from flax import struct
 from jax import lax
 from jax import numpy as jnp
 
 from jaxnmc.kernels import native
 
 
+@struct.dataclass
+class Table:
+  """What a number that is not zero adds to the columns, layer by layer.
+
+  Attributes:
+    codes: int8[layers, columns, width] of 0 to 127.
+    whole: int32[layers, columns], the sums of a row without zeros.
+  """
+
+  codes: jax.Array
+  whole: jax.Array
+
+  @classmethod
+  def of(cls, codes: np.ndarray | None) -> "Table | None":
+    """Puts a table on the device; None without one."""
+    if codes is None:
+      return None
+    whole = codes.sum(-1, dtype=np.int32)
+    return cls(jnp.asarray(codes), jnp.asarray(whole))
+
+
+def operands(tables: Sequence[Table | None]) -> list[jax.Array]:
+  """Those of the native kernels."""
+  return [x for t in tables if t is not None for x in (t.codes, t.whole)]
+
+
+def columns(tables: Sequence[Table | None]) -> list[int]:
+  """How many each has."""
+  return [0 if table is None else table.codes.shape[-2] for table in tables]
+
+
 def tally(
   values: Sequence[jax.Array],
   cuts: Sequence[np.ndarray],
-  tables: Sequence[jax.Array | None],
+  tables: Sequence[Table | None],
   layer: jax.Array | int = 0,
 ) -> jax.Array:
   """Counts of numbers that are not zero.
@@ -27,8 +59,7 @@ def tally(
     values: int32[T, width] each.
     cuts: of each value where stretches begin, and the end of the last one,
       int[stretches + 1] from 0 to its width.
-    tables: of each value int8[layers, columns, width] of 0 to 127, or None;
-      not batched by `vmap`.
+    tables: of each value, or None; not batched by `vmap`.
     layer: int32[], which of the layers.
 
   Returns:
@@ -44,7 +75,7 @@ def tally(
 
 def native_tally(values, cuts, tables, layer=0) -> jax.Array:
   """`tally` by the native kernel, which copies no table."""
-  wide = [0 if table is None else table.shape[-2] for table in tables]
+  wide = columns(tables)
   pieces = [len(cut) - 1 for cut in cuts]
   call = jax.ffi.ffi_call(
     native.TALLY,
@@ -54,7 +85,7 @@ def native_tally(values, cuts, tables, layer=0) -> jax.Array:
   return call(
     *values,
     jnp.reshape(jnp.asarray(layer, jnp.int32), (1,)),
-    *(table for table in tables if table is not None),
+    *operands(tables),
     pieces=np.array(pieces, np.int64),
     edges=np.concatenate(cuts).astype(np.int64),
     columns=np.array(wide, np.int64),
@@ -74,7 +105,7 @@ def xla_tally(values, cuts, tables, layer=0) -> jax.Array:
         rows = jnp.concatenate([rows, jnp.zeros_like(rows)])
       sums = lax.dot_general(
         rows,
-        lax.dynamic_index_in_dim(table, layer, keepdims=False),
+        lax.dynamic_index_in_dim(table.codes, layer, keepdims=False),
         (((1,), (1,)), ((), ())),
         preferred_element_type=jnp.int32,
       )

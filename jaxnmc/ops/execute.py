@@ -57,6 +57,40 @@ class Executable:
     stacks = (weights for data in numbers for weights in data.matrices)
     return sum(stack.nbytes(weights, rows) for weights in stacks)
 
+  def kept(self, run: Run) -> list[int]:
+    """Local indices that are read outside of their layer, or are outputs."""
+    leaves = {leaf.node for leaf in jax.tree.leaves(self.graph.outputs)}
+    found = set(run.layers[0].layout.exports)
+    for layer in run.layers:
+      found.update(i for i, v in enumerate(layer.nodes) if v in leaves)
+    return sorted(found)
+
+
+def before(run: Run, states) -> tuple[jax.Array, ...]:
+  """States of all layers of a run, int32[layers, E] each."""
+  return tuple(
+    jnp.stack([states[layer.nodes[old]] for layer in run.layers])
+    for old, _ in run.layers[0].layout.states
+  )
+
+
+def leave(run: Run, keep, kept, after, values: dict, fresh: dict) -> None:
+  """Puts what a run computed where its readers look.
+
+  Args:
+    run: the layers.
+    keep: their local indices that are kept.
+    kept: of each int32[layers, T, width].
+    after: of each state int32[layers, E].
+    values: by node id; gets the kept ones.
+    fresh: states by `prev` node id; gets the new ones.
+  """
+  for n, layer in enumerate(run.layers):
+    for i, rows in zip(keep, kept, strict=True):
+      values[layer.nodes[i]] = rows[n]
+    for (old, _), new in zip(layer.layout.states, after, strict=True):
+      fresh[layer.nodes[old]] = new[n]
+
 
 # Results of these end a chain of element-wise instructions (`settle`).
 _HEAVY = ("mul_shr", "round_shift", "sigmoid")
@@ -235,13 +269,8 @@ def execute(exe: Executable, numbers, rows, states, taps, extras, length=None):
   values = {exe.graph.input.id: rows}
   fresh: dict[int, jax.Array] = {}
   tapped = []
-  leaves = {leaf.node for leaf in jax.tree.leaves(exe.graph.outputs)}
   for index, (run, data) in enumerate(zip(exe.runs, numbers, strict=True)):
-    layout = run.layers[0].layout
-    keep = sorted(
-      set(layout.exports)
-      | {i for n in run.layers for i, v in enumerate(n.nodes) if v in leaves}
-    )
+    keep = exe.kept(run)
     first = run.layers[0].externals
     start = [values[e] for e in first]
     chain = [k for k, link in enumerate(run.chained) if link is not None]
@@ -259,12 +288,12 @@ def execute(exe: Executable, numbers, rows, states, taps, extras, length=None):
       at=index,
       matrices=data.matrices,
     ):
-      data, before, extra = xs
+      data, old, extra = xs
       data = dataclasses.replace(data, matrices=matrices)
       externals = list(start)
       for k, value in zip(chain, carry, strict=True):
         externals[k] = value
-      found, after = _Evaluator(run, data, externals, length)(before)
+      found, after = _Evaluator(run, data, externals, length)(old)
       carry = tuple(found[run.chained[k]] for k in chain)
       return carry, (
         tuple(found[i] for i in keep),
@@ -272,24 +301,16 @@ def execute(exe: Executable, numbers, rows, states, taps, extras, length=None):
         taps(at, found, extra),
       )
 
-    prevs = [[n.nodes[old] for old, _ in layout.states] for n in run.layers]
-    before = tuple(
-      jnp.stack([states[row[s]] for row in prevs])
-      for s in range(len(layout.states))
-    )
+    given = before(run, states)
     carry = tuple(start[k] for k in chain)
     if len(run.layers) == 1:
       squeeze = lambda tree: jax.tree.map(lambda x: x[0], tree)
-      _, out = body(carry, squeeze((sliced, before, extras[index])))
+      _, out = body(carry, squeeze((sliced, given, extras[index])))
       kept, after, taken = jax.tree.map(lambda x: x[None], out)
     else:
       _, (kept, after, taken) = lax.scan(
-        body, carry, (sliced, before, extras[index])
+        body, carry, (sliced, given, extras[index])
       )
-    for n, layer in enumerate(run.layers):
-      for i, rows_of in zip(keep, kept, strict=True):
-        values[layer.nodes[i]] = rows_of[n]
-      for s, old in enumerate(prevs[n]):
-        fresh[old] = after[s][n]
+    leave(run, keep, kept, after, values, fresh)
     tapped.append(taken)
   return values, fresh, tapped

@@ -9,9 +9,9 @@ import pytest
 
 import jaxnmc as nmc
 from jaxnmc import _compat
-from jaxnmc.kernels import native
+from jaxnmc.kernels import native, program
 from jaxnmc.models import matmulfree
-from jaxnmc.ops import layout
+from jaxnmc.ops import layout, one_token
 from tests.chip.tiny import TINY
 
 IDS = np.array([3, 0, 17, 5, 30, 1], np.int32)
@@ -80,3 +80,45 @@ def test_a_mask_takes_the_interpreter_and_keeps_the_integers():
   want = engine(qparams, {"ids": IDS[2:]})
   np.testing.assert_array_equal(out[0].logits.q[2:], want[0].logits.q)
   chex.assert_trees_all_equal(out[1], want[1])
+
+
+@pytest.mark.parametrize("norm", ["double", "fused"])
+@pytest.mark.parametrize("path", [0, 1, 2])
+def test_a_single_token_by_the_native_interpreter(norm, path, monkeypatch):
+  """Its values, states and counts, on every instruction set."""
+  if not native.available():
+    pytest.skip("the native kernels cannot be built here (see doctor)")
+  _, _, qparams, _, engine = deep(3, norm)
+  numbers = engine._load()[0]
+  assert one_token.possible(engine._exe, numbers)
+  used = []
+  run = program.run
+  watched = lambda *args, **more: (
+    used.append(path) or run(*args, **{**more, "path": path})
+  )
+  monkeypatch.setattr(program, "run", watched)
+  state = None
+  for token in IDS:
+    given = ({"ids": IDS[:1] * 0 + token}, state)
+    alone = engine.traced(qparams, *given)
+    assert len(used) == 3, "every run of layers takes it"
+    monkeypatch.setattr(one_token, "possible", lambda *args: False)
+    want = engine.traced(qparams, *given)
+    monkeypatch.undo()
+    monkeypatch.setattr(program, "run", watched)
+    assert len(used) == 3
+    used.clear()
+    chex.assert_trees_all_equal(alone, want)
+    state = alone[1]
+
+
+def test_what_the_interpreter_does_not_know_takes_xla(monkeypatch):
+  _, _, _, _, engine = deep(1, "double")
+  numbers = engine._load()[0]
+  if native.available():
+    known = dict(native.instructions())
+    known.pop("sigmoid")
+    monkeypatch.setattr(native, "instructions", lambda: known)
+  assert not one_token.possible(engine._exe, numbers)
+  monkeypatch.setattr(native, "available", lambda: False)
+  assert not one_token.possible(engine._exe, numbers)

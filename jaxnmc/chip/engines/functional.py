@@ -17,6 +17,7 @@ from jaxnmc.chip.engines.engine import Engine
 from jaxnmc.chip.engines.interpreted import Interpreted
 from jaxnmc.chip.engines.taps import Counts, Extremes
 from jaxnmc.chip.routing.segments import Measured, Segment
+from jaxnmc.ops import one_token
 from jaxnmc.ops.execute import executable, execute
 from jaxnmc.ops.transform import over_batch
 
@@ -84,10 +85,12 @@ class Functional(Engine):
   def _load(self):
     """Constants on the device, made at the first call."""
     if self._data is None:
-      table = jnp.asarray(self.graph.input.data)
-      limits = self._extremes.load() if self._extremes else None
-      counts = self._counts.load()
-      self._data = (self._exe.load(), table, counts, limits)
+      # The first call may be one that is being traced.
+      with jax.ensure_compile_time_eval():
+        table = jnp.asarray(self.graph.input.data)
+        limits = self._extremes.load() if self._extremes else None
+        counts = self._counts.load()
+        self._data = (self._exe.load(), table, counts, limits)
     return self._data
 
   def _core(self, data, inputs, length, state):
@@ -102,25 +105,34 @@ class Functional(Engine):
       return counts, most, watched
 
     limit = self._extremes
+    # A single token that is only counted has an interpreter of its own.
+    alone = jnp.shape(inputs["ids"]) == (1,) and not (limit or self._watch)
+    alone = alone and one_token.possible(self._exe, numbers)
 
     def one(inputs, state):
       ids = inputs["ids"]
       rows = jnp.take(table, ids, axis=0, mode="clip").astype(jnp.int32)
       before = states.enter(self.graph, state)
       codes = limits[0] if limits else ((),) * len(inner)
-      layers = [jnp.arange(len(run.layers)) for run in self._exe.runs]
-      extras = tuple(zip(layers, codes, strict=True))
-      values, after, tapped = execute(
-        self._exe, numbers, rows, before, measure, extras, length
-      )
-      counts, most, watched = zip(*tapped, strict=True)
+      if alone:
+        values, after, counts = one_token.execute(
+          self._exe, numbers, rows, before, self._counts.cuts, inner
+        )
+        most = watched = ((),) * len(counts)
+      else:
+        layers = [jnp.arange(len(run.layers)) for run in self._exe.runs]
+        extras = tuple(zip(layers, codes, strict=True))
+        values, after, tapped = execute(
+          self._exe, numbers, rows, before, measure, extras, length
+        )
+        counts, most, watched = zip(*tapped, strict=True)
+      every = self._counts.gather(counts, self._counts.outside(values, outer))
       beside = (
-        self._counts.outside(values, outer),
         limit.outside(values, limits[1]) if limit else (),
         self._watch.outside(values) if self._watch else (),
       )
       out = states.outputs(self.graph, values)
-      raw = (counts, most, watched), beside
+      raw = every, (most, watched), beside
       return out, states.leave(self.graph, after), raw
 
     return over_batch(one, inputs, state)
@@ -143,9 +155,7 @@ class Functional(Engine):
       raw: what `traced` returned.
       shape: of the ids.
     """
-    (inside, _, _), (outside, _, _) = raw
-    inside, outside = jax.device_get((inside, outside))
-    return self._counts.collect(inside, outside, shape)
+    return self._counts.collect(jax.device_get(raw[0]), shape)
 
   def __call__(self, qparams, inputs, state=None):
     """Runs a prompt (or one token) and counts.
@@ -208,7 +218,7 @@ class Functional(Engine):
       cut = lambda x, n=tokens: x if x.shape[-2] == n else x[..., :n, :]
       outs.append(jax.tree.map(cut, out))
       rows.append(cut(self.rows(raw, inputs["ids"].shape)))
-      (_, inside, seen), (_, outside, beside) = raw
+      _, (inside, seen), (outside, beside) = raw
       if self._extremes is not None:
         limits.append([cut(x) for x in self._extremes.collect(inside, outside)])
       if self._watch is not None:

@@ -15,7 +15,7 @@ from jaxnmc.chip.engines.taps import Extremes
 from jaxnmc.chip.placement import digits
 from jaxnmc.chip.routing import probes
 from jaxnmc.errors import PlanError
-from jaxnmc.kernels.tally import tally
+from jaxnmc.kernels.tally import Table, tally
 from jaxnmc.numerics.fx import codes
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.quantized import Quantized
@@ -54,7 +54,7 @@ class Interpreted:
   def _needs(self) -> tuple:
     """Arrays on the device that measuring takes."""
     put = lambda x: None if x is None else jnp.asarray(x)
-    tables = [put(probes.tables([p])) for p in self.basis.probes.values()]
+    tables = [Table.of(probes.tables([p])) for p in self.basis.probes.values()]
     limits = self._extremes
     if limits is None:
       return tables, []

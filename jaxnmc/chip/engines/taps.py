@@ -16,7 +16,7 @@ from jaxnmc.chip.engines import checking
 from jaxnmc.chip.placement.tiles import Placement
 from jaxnmc.chip.routing import probes
 from jaxnmc.chip.routing.traffic import Route
-from jaxnmc.kernels.tally import tally
+from jaxnmc.kernels.tally import Table, tally
 from jaxnmc.ops.execute import Executable
 
 
@@ -77,6 +77,11 @@ class Counts:
         cuts.update(dict.fromkeys(nodes, union))
     pieces = ((node, tuple(sorted(cut))) for node, cut in cuts.items())
     self.basis = probes.basis(placement, tuple(pieces))
+    # Of each run: where the counted stretches of its values begin.
+    self.cuts = tuple(
+      {local: self._edges(mine) for local, mine in run.items()}
+      for run in self.places.inside
+    )
     self._tables = [
       [probes.tables([self._probe(n) for n in mine]) for mine in run.values()]
       for run in self.places.inside
@@ -85,6 +90,11 @@ class Counts:
 
   def _probe(self, node: int | None):
     return None if node is None else self.basis.probes[node]
+
+  def _edges(self, mine: Sequence[int | None]) -> np.ndarray:
+    """Those of the probes of a value, which are the same in all layers."""
+    some = next(node for node in mine if node is not None)
+    return self.basis.probes[some].edges
 
   def _order(self) -> np.ndarray:
     """Where each column of the basis stands among those that are measured.
@@ -101,9 +111,8 @@ class Counts:
     for run, tables in zip(self.places.inside, self._tables):
       widths = []
       for mine, table in zip(run.values(), tables):
-        some = next(node for node in mine if node is not None)
         more = 0 if table is None else table.shape[1]
-        widths.append(len(self.basis.probes[some].edges) - 1 + more)
+        widths.append(len(self._edges(mine)) - 1 + more)
       starts, each = np.cumsum([0, *widths]), sum(widths)
       layers = 0
       for start, mine in zip(starts, run.values()):
@@ -119,21 +128,17 @@ class Counts:
 
   def load(self):
     """Tables on the device: per run, by value, a leading axis of layers."""
-    put = lambda table: None if table is None else jnp.asarray(table)
-    inside = [tuple(map(put, run)) for run in self._tables]
+    inside = [tuple(map(Table.of, run)) for run in self._tables]
     outside = [
       probes.tables([self.basis.probes[n]]) for n in self.places.outside
     ]
-    return tuple(inside), tuple(map(put, outside))
+    return tuple(inside), tuple(map(Table.of, outside))
 
   def inside(self, k: int, found, tables, layer) -> jax.Array:
     """Columns of one layer of run k: int32[T, columns of the run]."""
-    run = self.places.inside[k]
-    cuts = []
-    for mine in run.values():
-      some = next(node for node in mine if node is not None)
-      cuts.append(self.basis.probes[some].edges)
-    return tally([found[local] for local in run], cuts, tables[k], layer)
+    cuts = self.cuts[k]
+    values = [found[local] for local in cuts]
+    return tally(values, list(cuts.values()), tables[k], layer)
 
   def outside(self, values, tables) -> jax.Array:
     """Columns of what is in no layer: int32[T, columns]."""
@@ -141,28 +146,41 @@ class Counts:
     cuts = [self.basis.probes[node].edges for node in nodes]
     return tally([values[node] for node in nodes], cuts, tables)
 
-  def collect(self, inside, outside, tokens: tuple[int, ...]) -> np.ndarray:
+  def gather(self, inside, outside) -> jax.Array:
+    """All that is measured in one array, which the host fetches at once.
+
+    Args:
+      inside: of each run int32[layers, T, columns].
+      outside: int32[T, columns].
+
+    Returns:
+      int32[T, measured], in the order of `collect`.
+    """
+    parts = [
+      jnp.moveaxis(part, 0, 1).reshape(part.shape[1], -1)
+      for run, part in zip(self.places.inside, inside, strict=True)
+      if run
+    ]
+    if self.places.outside:
+      parts.append(outside)
+    if not parts:
+      return jnp.zeros((0,), jnp.int32)
+    return jnp.concatenate(parts, axis=-1)
+
+  def collect(self, measured, tokens: tuple[int, ...]) -> np.ndarray:
     """Rows of the basis.
 
     Args:
-      inside: of each run int32[..., layers, T, columns].
-      outside: int32[..., T, columns].
+      measured: what `gather` returned, perhaps of a batch.
       tokens: leading axes of the result, (..., T).
 
     Returns:
       int32[..., T, basis width].
     """
-    parts = [
-      np.moveaxis(np.asarray(part), -3, -2).reshape(*tokens, -1)
-      for run, part in zip(self.places.inside, inside, strict=True)
-      if run
-    ]
-    if self.places.outside:
-      parts.append(np.asarray(outside))
-    if not parts:
+    rows = np.asarray(measured)
+    if not rows.size:
       return np.zeros((*tokens, 0), np.int32)
-    out = np.concatenate(parts, axis=-1)[..., self._from]
-    return self.basis.complete(out)
+    return self.basis.complete(rows[..., self._from])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

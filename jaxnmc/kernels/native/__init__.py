@@ -1,8 +1,8 @@
 """The optional native kernels: found, built once, registered with XLA.
 
 They are C++ for the CPU, compiled on first use by the system's compiler into
-the user's cache, and used where they are faster (`jaxnmc.kernels.stack`,
-`jaxnmc.kernels.walk`, `jaxnmc.kernels.tally`). Without a compiler there is one
+the user's cache, and used where they are faster (modules `stack`, `walk`,
+`tally` and `program` of `jaxnmc.kernels`). Without a compiler there is one
 warning and the XLA formulations compute the same integers. `JAXNMC_NATIVE=0` in
 the environment leaves them alone.
 """
@@ -26,9 +26,11 @@ __all__ = ["PATHS", "available", "build", "cache_folder", "path"]
 
 TERNARY, WALK = "jaxnmc_ternary", "jaxnmc_walk"
 TALLY, READ = "jaxnmc_tally", "jaxnmc_read"
+PROGRAM = "jaxnmc_program"
 PATHS = ("plain", "avx2", "avx512vnni", "amx")  # worst first, as in gemm.h
 _SYMBOLS = {TERNARY: "JaxnmcTernary", WALK: "JaxnmcWalk"}
 _SYMBOLS |= {TALLY: "JaxnmcTally", READ: "JaxnmcRead"}
+_SYMBOLS |= {PROGRAM: "JaxnmcProgram"}
 _FOLDER = pathlib.Path(__file__).parent
 _FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w")
 
@@ -136,3 +138,19 @@ def path() -> str | None:
     return None
   library.JaxnmcTernaryPath.restype = ctypes.c_char_p
   return library.JaxnmcTernaryPath().decode()
+
+
+@functools.cache
+def instructions() -> dict[str, tuple[int, tuple[str, ...]]]:
+  """What a program can say: name -> (code, names of its numbers).
+
+  Raises:
+    UserError: there are no kernels.
+  """
+  library = _library()
+  if library is None:
+    raise UserError("there are no native kernels on this machine")
+  library.JaxnmcInstructions.restype = ctypes.c_char_p
+  lines = library.JaxnmcInstructions().decode().splitlines()
+  words = [line.split() for line in lines]
+  return {w[0]: (code, tuple(w[1:])) for code, w in enumerate(words)}

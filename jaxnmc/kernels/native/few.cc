@@ -14,6 +14,10 @@
 namespace jaxnmc {
 namespace {
 
+// Bytes between fetching weights and using them: from memory, then from the
+// second cache.  The first has too few fetches under way to hide memory.
+constexpr int64_t kFar = 8192, kNear = 1024;
+
 #if defined(__x86_64__)
 
 JAXNMC_AVX2 inline uint32_t Sum256(__m256i v) {
@@ -80,56 +84,78 @@ JAXNMC_VNNI inline __m128i Sums(const __m512i* v) {
                        _mm256_extracti128_si256(d, 1));
 }
 
-// One output of R rows of P planes: 16 partial sums per row.
-template <int R, int P>
-JAXNMC_VNNI inline __attribute__((always_inline)) void Output(
-    const uint8_t* row, const int8_t* digits, int64_t padded, __m512i* found) {
-  // Sums of each field where registers allow, else fields are shifted.
-  constexpr bool kApart = R * P <= 6;
+// O outputs of R rows of P planes: 16 partial sums per row and output.  Digits
+// are read once for all outputs, since a register is filled once per cycle.
+template <int R, int P, int O>
+JAXNMC_VNNI inline __attribute__((always_inline)) void Outputs(
+    const uint8_t* row, int64_t bytes, const int8_t* digits, int64_t padded,
+    __m512i* found) {
+  // Sums of each field, or fields that are shifted: more instructions per
+  // weight, fewer at the end of a row.
+    constexpr bool kApart = O == 1 && R * P <= 6;
   constexpr int kSums = kApart ? 4 : 1;
-  __m512i sum[R * P][kSums];
+  __m512i sum[O][R * P][kSums];
   __m512i mask[4];
 #pragma GCC unroll 4
   for (int f = 0; f < 4; ++f) {
     mask[f] = _mm512_set1_epi8(static_cast<char>(3 << (2 * f)));
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < R * P; ++i) {
 #pragma GCC unroll 4
-    for (int f = 0; f < kSums; ++f) sum[i][f] = _mm512_setzero_si512();
+  for (int o = 0; o < O; ++o) {
+#pragma GCC unroll 8
+    for (int i = 0; i < R * P; ++i) {
+#pragma GCC unroll 4
+      for (int f = 0; f < kSums; ++f) sum[o][i][f] = _mm512_setzero_si512();
+    }
   }
   for (int64_t k = 0; k < padded; k += 256) {
-    const uint8_t* at = row + k / 4;
-    // Rows follow one another, so this also fetches the start of the next.
-    _mm_prefetch(reinterpret_cast<const char*>(at + 4096), _MM_HINT_T0);
-    const __m512i w = _mm512_loadu_si512(at);
+    __m512i w[O];
+#pragma GCC unroll 4
+    for (int o = 0; o < O; ++o) {
+      const uint8_t* at = row + o * bytes + k / 4;
+      // Rows follow one another, so these also fetch the start of the next.
+      _mm_prefetch(reinterpret_cast<const char*>(at + kFar), _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(at + kNear), _MM_HINT_T0);
+      w[o] = _mm512_loadu_si512(at);
+    }
 #pragma GCC unroll 4
     for (int f = 0; f < 4; ++f) {
-      const __m512i field =
-          kApart ? _mm512_and_si512(w, mask[f])
-                 : _mm512_and_si512(_mm512_srli_epi16(w, 2 * f), mask[0]);
+      __m512i field[O];
+#pragma GCC unroll 4
+      for (int o = 0; o < O; ++o) {
+        field[o] = _mm512_and_si512(
+            kApart ? w[o] : _mm512_srli_epi16(w[o], 2 * f),
+            mask[kApart ? f : 0]);
+      }
 #pragma GCC unroll 8
       for (int i = 0; i < R * P; ++i) {
-        Dot(&sum[i][kApart ? f : 0], field,
-            _mm512_loadu_si512(digits + i * padded + k + 64 * f));
+        const __m512i a = _mm512_loadu_si512(digits + i * padded + k + 64 * f);
+#pragma GCC unroll 4
+        for (int o = 0; o < O; ++o) {
+          Dot(&sum[o][i][kApart ? f : 0], field[o], a);
+        }
       }
     }
   }
 #pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) {
-    __m512i total[P];
-#pragma GCC unroll 2
-    for (int p = 0; p < P; ++p) {
-      const __m512i* s = sum[r * P + p];
-      total[p] = s[0];
+  for (int o = 0; o < O; ++o) {
 #pragma GCC unroll 4
-      for (int f = 1; f < kSums; ++f) {
-        total[p] = _mm512_add_epi32(total[p], _mm512_srai_epi32(s[f], 2 * f));
+    for (int r = 0; r < R; ++r) {
+      __m512i total[P];
+#pragma GCC unroll 2
+      for (int p = 0; p < P; ++p) {
+        const __m512i* s = sum[o][r * P + p];
+        total[p] = s[0];
+#pragma GCC unroll 4
+        for (int f = 1; f < kSums; ++f) {
+          total[p] = _mm512_add_epi32(total[p], _mm512_srai_epi32(s[f], 2 * f));
+        }
       }
+      found[o * R + r] =
+          P == 1 ? total[0]
+                 : _mm512_add_epi32(_mm512_slli_epi32(total[0], 8),
+                                    total[P - 1]);
     }
-    found[r] = P == 1 ? total[0]
-                      : _mm512_add_epi32(_mm512_slli_epi32(total[0], 8),
-                                         total[P - 1]);
   }
 }
 
@@ -139,13 +165,20 @@ JAXNMC_VNNI void Rows(const Few& x, int64_t from, const uint8_t* packed,
                       int64_t bytes, int64_t first, int64_t last, int32_t* out,
                       int64_t stride) {
   constexpr int kGroup = R == 1 ? 4 : R == 2 ? 2 : 1;
+  constexpr int kPair = R * P <= 2 ? 2 : 1;
   const int8_t* digits = x.digits + from * P * x.padded;
   for (int64_t o = first; o < last; o += kGroup) {
     const int count = static_cast<int>(std::min<int64_t>(kGroup, last - o));
     __m512i found[4];
     for (int i = 0; i < 4; ++i) found[i] = _mm512_setzero_si512();
-    for (int g = 0; g < count; ++g) {
-      Output<R, P>(packed + (o + g) * bytes, digits, x.padded, found + g * R);
+    int g = 0;
+    for (; kPair == 2 && g + 2 <= count; g += 2) {
+      Outputs<R, P, kPair>(packed + (o + g) * bytes, bytes, digits, x.padded,
+                           found + g * R);
+    }
+    for (; g < count; ++g) {
+      Outputs<R, P, 1>(packed + (o + g) * bytes, bytes, digits, x.padded,
+                       found + g * R);
     }
     alignas(16) int32_t sums[4];
     _mm_store_si128(reinterpret_cast<__m128i*>(sums), Sums(found));

@@ -1,12 +1,16 @@
 // How many numbers of each row are not zero: in every stretch of the row, and
 // weighted by the columns of a table.
 //
-// Operands are the values, int32[..., w] each, the layer, int32[1], then the
-// tables int8[layers, columns, w] of those that have one.  The result holds, value after value, the counts of
-// its stretches and of its columns.  The entries of a table are 0 to 127 and
+// Operands are the values, int32[..., w] each, the layer, int32[1], then of
+// those that have one the tables, int8[layers, columns, w], and their sums over
+// w, int32[layers, columns].  The result holds,
+// value after value, the counts of its stretches and of its columns.  The entries of a table are 0 to 127 and
 // rows are shorter than 2^24, so sums fit 32 bits.
 
+#include "tally.h"
+
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "share.h"
@@ -24,10 +28,9 @@ namespace {
 constexpr int64_t kAlone = 1 << 18;  // less work: one thread is faster
 
 struct Value {
+  jaxnmc::Counted counted;
   const int32_t* x;
-  const int8_t* table;
-  const int64_t* edges;
-  int64_t width, pieces, columns, at;
+  int64_t at;
 };
 
 void SentPlain(const int32_t* x, int64_t n, int8_t* sent) {
@@ -118,19 +121,6 @@ Path Choose() {
   return {SentPlain, DotPlain};
 }
 
-// Counts of a row; `sent` is room for its zeros and ones, `ones` has only these.
-void Row(const Path& path, const Value& v, const int32_t* x, int8_t* sent,
-         const int8_t* ones, int32_t* out) {
-  path.sent(x, v.width, sent);
-  for (int64_t p = 0; p < v.pieces; ++p) {
-    const int64_t from = v.edges[p];
-    out[p] = path.dot(sent + from, ones, v.edges[p + 1] - from);
-  }
-  for (int64_t c = 0; c < v.columns; ++c) {
-    out[v.pieces + c] = path.dot(v.table + c * v.width, sent, v.width);
-  }
-}
-
 ffi::Error Wrong(const char* what) { return ffi::Error::InvalidArgument(what); }
 
 ffi::Error Tally(ffi::ThreadPool pool, ffi::RemainingArgs args,
@@ -149,7 +139,8 @@ ffi::Error Tally(ffi::ThreadPool pool, ffi::RemainingArgs args,
   }
   const int64_t which = layer->typed_data()[0];
   for (size_t i = 0; i < count; ++i) {
-    Value& v = values[i];
+    Value& value = values[i];
+    jaxnmc::Counted& v = value.counted;
     auto x = args.get<ffi::Buffer<ffi::S32>>(i);
     if (!x.has_value()) return Wrong("values are int32");
     const auto shape = x->dimensions();
@@ -159,7 +150,7 @@ ffi::Error Tally(ffi::ThreadPool pool, ffi::RemainingArgs args,
         v.width ? static_cast<int64_t>(x->element_count()) / v.width : 0;
     if (rows >= 0 && mine != rows) return Wrong("values have equal rows");
     rows = mine;
-    v.x = x->typed_data();
+    value.x = x->typed_data();
     v.pieces = pieces[i];
     v.columns = columns[i];
     v.table = nullptr;
@@ -178,8 +169,14 @@ ffi::Error Tally(ffi::ThreadPool pool, ffi::RemainingArgs args,
       }
       if (which < 0 || which >= all / size) return Wrong("no such layer");
       v.table = t->typed_data() + which * size;
+      auto whole = args.get<ffi::Buffer<ffi::S32>>(table++);
+      if (!whole.has_value() ||
+          static_cast<int64_t>(whole->element_count()) * v.width != all) {
+        return Wrong("sums of tables are int32[layers, columns]");
+      }
+      v.whole = whole->typed_data() + which * v.columns;
     }
-    v.at = total;
+    value.at = total;
     total += v.pieces + v.columns;
     work += v.width * (1 + v.columns / 64);
     widest = v.width > widest ? v.width : widest;
@@ -187,14 +184,13 @@ ffi::Error Tally(ffi::ThreadPool pool, ffi::RemainingArgs args,
   if (static_cast<int64_t>(out->element_count()) != rows * total) {
     return Wrong("the result has a row of all columns per row");
   }
-  const Path path = Choose();
   int32_t* result = out->typed_data();
   auto range = [&](int64_t first, int64_t last) {
     std::vector<int8_t> sent(widest), ones(widest, 1);
     for (int64_t r = first; r < last; ++r) {
       for (const Value& v : values) {
-        Row(path, v, v.x + r * v.width, sent.data(), ones.data(),
-            result + r * total + v.at);
+        jaxnmc::CountRow(v.counted, v.x + r * v.counted.width, sent.data(),
+                         ones.data(), result + r * total + v.at);
       }
     }
   };
@@ -211,6 +207,41 @@ ffi::Error Tally(ffi::ThreadPool pool, ffi::RemainingArgs args,
 }
 
 }  // namespace
+
+void jaxnmc::CountRow(const Counted& v, const int32_t* x, int8_t* sent,
+                      const int8_t* ones, int32_t* out) {
+  static const Path path = Choose();
+  path.sent(x, v.width, sent);
+  for (int64_t p = 0; p < v.pieces; ++p) {
+    const int64_t from = v.edges[p];
+    out[p] = path.dot(sent + from, ones, v.edges[p + 1] - from);
+  }
+  if (!v.columns) return;
+  // Most rows have few zeros: what these would have added is taken away.
+  constexpr int64_t kFew = 64;
+  int64_t zeros[kFew], found = 0, k = 0;
+  for (; k + 8 <= v.width && found <= kFew - 8; k += 8) {
+    uint64_t eight;
+    std::memcpy(&eight, sent + k, 8);
+    if (eight == 0x0101010101010101u) continue;
+    for (int64_t i = k; i < k + 8; ++i) {
+      if (!sent[i]) zeros[found++] = i;
+    }
+  }
+  for (; k < v.width && found < kFew; ++k) {
+    if (!sent[k]) zeros[found++] = k;
+  }
+  for (int64_t c = 0; c < v.columns; ++c) {
+    const int8_t* row = v.table + c * v.width;
+    if (k == v.width) {
+      int32_t sum = v.whole[c];
+      for (int64_t i = 0; i < found; ++i) sum -= row[zeros[i]];
+      out[v.pieces + c] = sum;
+    } else {
+      out[v.pieces + c] = path.dot(row, sent, v.width);
+    }
+  }
+}
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxnmcTally, Tally,
                               ffi::Ffi::Bind()

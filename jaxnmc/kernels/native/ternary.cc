@@ -25,8 +25,6 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-constexpr int64_t kAlone = 1 << 19;  // fewer products: one thread is faster
-
 void FewRows(ffi::ThreadPool* pool, const int32_t* x, int64_t rows,
              int64_t inputs, const uint8_t* packed, int64_t outputs,
              int64_t bytes, int planes, jaxnmc::FewFn run, int32_t* out) {
@@ -51,7 +49,7 @@ void FewRows(ffi::ThreadPool* pool, const int32_t* x, int64_t rows,
   }
   const jaxnmc::Few few{digits, sums, padded, rows, planes};
   const int64_t threads = pool->num_threads();
-  if (threads < 2 || outputs * padded * rows < kAlone || outputs < 64) {
+  if (threads < 2 || outputs * padded * rows < jaxnmc::kFewAlone || outputs < 64) {
     run(few, packed, bytes, 0, outputs, out, outputs);
     return;
   }

@@ -39,7 +39,7 @@ JAXNMC_AVX2 inline __attribute__((always_inline)) void Pairs(__m256i* sum,
 JAXNMC_VNNI inline __attribute__((always_inline)) void Dot(__m512i* sum,
                                                            __m512i w,
                                                            __m512i a) {
-  asm("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(w), "vm"(a));
+  asm("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(w), "v"(a));
 }
 
 }  // namespace jaxnmc

@@ -1,4 +1,4 @@
-"""Cases of whole models: a prompt, and a token after it."""
+"""Cases of whole models: a prompt, and tokens after it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,13 +7,17 @@ import jax
 import numpy as np
 
 import jaxnmc
+from jaxnmc.chip.counting.counters import Counters
 from jaxnmc.report import backends
 from jaxnmc.report.bench.case import Case
 from jaxnmc.report.bench.shapes import Built
 
+# Tokens of a decode case, whose counters are read at its end: as in a run.
+TOKENS = 8
+
 
 def model_cases(model, names: Sequence[str], quick: bool) -> list[Case]:
-  """Prefill and one decode step of a model in several backends."""
+  """Prefill and some tokens after it, of a model in several backends."""
   prompt = 16 if quick else 128
   draw = np.random.default_rng(0)
   ids = draw.integers(0, model.config.vocab_size, prompt, np.int32)
@@ -59,18 +63,22 @@ def shape_cases(
 def _pair(
   group: str, name: str, run, params, ids: np.ndarray, sizes: tuple[int, int]
 ) -> list[Case]:
-  """Prefill and decode; a token starts from what the last run left."""
+  """Prefill and decode, which goes on from what the last run left."""
   left: dict[str, Any] = {}
 
-  def call(ids, state):
+  def call(ids, state) -> list:
     found = run(params, {"ids": ids}, state)
     left["state"] = jax.block_until_ready(found[:2])[1]
+    return list(found[2:])
 
   def prefill():
-    call(ids, None)
+    read(call(ids, None))
 
   def decode():
-    call(ids[:1], left["state"])
+    counted = []
+    for _ in range(TOKENS):
+      counted += call(ids[:1], left["state"])
+    read(counted)
 
   beside = None if name == "float" else "float"
   mine = lambda what: f"{name} {what}"
@@ -78,5 +86,16 @@ def _pair(
   much, one = f"prefill {len(ids)}", "decode"
   return [
     Case(mine(much), group, prefill, sizes[0], len(ids), other(much)),
-    Case(mine(one), group, decode, sizes[1], 1, other(one)),
+    Case(
+      *(mine(one), group, decode, TOKENS * sizes[1], TOKENS, other(one)),
+      facts=lambda: {"copies": TOKENS},
+    ),
   ]
+
+
+def read(counted: Sequence[Counters]) -> None:
+  """Asks for what is counted by step, which is not worked out before."""
+  for counters in counted:
+    for stretch in counters.stretches:
+      for name in stretch.steps_of:
+        stretch.steps_of[name]
