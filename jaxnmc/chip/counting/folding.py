@@ -325,17 +325,21 @@ class _Steps:
     self.plan, self.rows, self.inject, self.steps = plan, rows, inject, steps
     self._found: Mapping[str, np.ndarray] | None = None
     if len(inject) != 1:
+      self._work_out([self])  # its rows are long, and nothing is saved
       return
-    plan.waiting.add(self)
-    if len(plan.waiting) >= _TOGETHER:
+    with plan.lock:
+      plan.waiting.add(self)
+      many = len(plan.waiting) >= _TOGETHER
+    if many:
       self("stored")
 
   def __call__(self, name: str) -> np.ndarray:
     if self._found is None:
       with self.plan.lock:
-        every = set(self.plan.waiting) if len(self.inject) == 1 else set()
+        every = {self, *self.plan.waiting}
         self.plan.waiting.difference_update(every)
-      self._work_out([self, *(every - {self})])
+        if self._found is None:  # else another thread has just done it
+          self._work_out(list(every))
     assert self._found is not None
     return self._found[name]
 
