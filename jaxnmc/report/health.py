@@ -10,7 +10,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.evaluate import provenance
-from jaxnmc.kernels import native, packed, tally, ternary, walk
+from jaxnmc.kernels import native, packed, program, tally, ternary, walk
 from jaxnmc.numerics import wide
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.ops import transform
@@ -87,7 +87,8 @@ def kernels() -> dict[str, bool]:
   many = packed.product(jnp.asarray(np.tile(x, (16, 1))), small, jnp.int32(0))
   table = np.abs(w[None])  # 1 where a weight is walked
   cut = np.array([0, 64, 130])
-  tallied = tally.native_tally([jnp.asarray(x)], [cut], [jnp.asarray(table)])
+  weighed = tally.Table.of(table)
+  tallied = tally.native_tally([jnp.asarray(x)], [cut], [weighed])
   sent = (x != 0).astype(np.int64)
   counts = [sent[:, :64].sum(1), sent[:, 64:].sum(1), *(table[0] @ sent.T)]
   rows = walk.Rows(jnp.asarray(w.T), 0)
@@ -101,7 +102,24 @@ def kernels() -> dict[str, bool]:
     ),
     "native tally": bool(np.array_equal(tallied, np.stack(counts, axis=1))),
     "native walk": bool(np.array_equal(sums, exact_product[0])),
+    "native single token": bool(
+      np.array_equal(_product_alone(x[:1], small), exact_product[0])
+    ),
   }
+
+
+def _product_alone(x: np.ndarray, weights) -> np.ndarray:
+  """A product by the interpreter of single tokens, int32[out]."""
+  to = program.Assembler()
+  given, out = to.take(x.shape[1]), to.take(weights.shape[1])
+  to.products([(out, given, 2, 0)])
+  to.write("keep", out.width, None, [out])
+  written = to.done([given], (), (), [out.width], ())
+  none = jnp.zeros((1, 0), jnp.int32)
+  kept, _, _ = program.run(
+    written, [jnp.asarray(x)], (), none, (), [weights], ()
+  )
+  return np.asarray(kept[0])[0, 0]
 
 
 def sites(
