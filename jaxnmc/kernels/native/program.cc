@@ -81,18 +81,36 @@ struct Product {
   int32_t* out;
 };
 
+struct Part {
+  const Product* product;
+  int64_t first, last;
+};
+
+// Memory of a thread, kept from call to call: the system clears what it hands
+// out anew, which takes longer than a small layer.
+struct Scratch {
+  std::vector<uint8_t> slots, digits;
+  std::vector<int32_t> filled[3], sums;
+  std::vector<int8_t> sent, ones;
+  std::vector<Product> products;
+  std::vector<Part> parts;
+};
+
 class Interpreter {
  public:
-  Interpreter(const Program& program, int32_t* slots)
+  Interpreter(const Program& program, int32_t* slots, Scratch* scratch)
       : program_(program),
         slots_(slots),
+        scratch_(*scratch),
         few_(jaxnmc::ChooseFew(program.alu == 2   ? 2
                                : program.alu == 1 ? 1
                                                   : 0)),
         split_(jaxnmc::ChooseSplit(program.alu)) {
-    for (auto& one : filled_) one.resize(program.widest);
-    sent_.resize(program.widest);
-    ones_.assign(program.widest, 1);
+    const size_t widest = program.widest;
+    if (scratch_.ones.size() >= widest) return;
+    for (auto& one : scratch_.filled) one.resize(widest);
+    scratch_.sent.resize(widest);
+    scratch_.ones.assign(widest, 1);
   }
 
   void Layer(int64_t layer) {
@@ -145,9 +163,9 @@ class Interpreter {
                           {Number(step.p[0]), Number(step.p[1]),
                            Number(step.p[2])},
                           program_.nodes + step.extra};
-    o.a = Read(step.a, o.n, &filled_[0]);
-    if (op.operands > 1) o.b = Read(step.b, o.n, &filled_[1]);
-    if (op.operands > 2) o.c = Read(step.c, o.n, &filled_[2]);
+    o.a = Read(step.a, o.n, &scratch_.filled[0]);
+    if (op.operands > 1) o.b = Read(step.b, o.n, &scratch_.filled[1]);
+    if (op.operands > 2) o.c = Read(step.c, o.n, &scratch_.filled[2]);
     op.run[program_.alu](o);
   }
 
@@ -159,7 +177,7 @@ class Interpreter {
                   program_.states[step.extra].data + layer_ * n, size);
       return;
     }
-    const int32_t* a = Read(step.a, n, &filled_[0]);
+    const int32_t* a = Read(step.a, n, &scratch_.filled[0]);
     if (special == kKeep) {
       std::memcpy(program_.kept[step.extra] + layer_ * n, a, size);
     } else if (special == kBind) {
@@ -168,50 +186,51 @@ class Interpreter {
       jaxnmc::Counted counted = program_.counted[step.extra];
       counted.table += layer_ * counted.width * counted.columns;
       counted.whole += layer_ * counted.columns;
-      jaxnmc::CountRow(counted, a, sent_.data(), ones_.data(),
+      jaxnmc::CountRow(counted, a, scratch_.sent.data(), scratch_.ones.data(),
                        program_.counts + layer_ * program_.counts_width +
                            program_.count_at[step.extra]);
     }
   }
 
   void Products(const Step* steps, int64_t count) {
-    products_.clear();
-    sums_.resize(count);
+    scratch_.products.clear();
+    scratch_.sums.resize(count);
     int64_t room = 0, work = 0;
     auto padded = [](int64_t inputs) { return (inputs + 255) / 256 * 256; };
     for (int64_t i = 0; i < count; ++i) room += 2 * padded(steps[i].c);
-    int8_t* digits = jaxnmc::Aligned<int8_t>(&digits_, room);
+    int8_t* digits = jaxnmc::Aligned<int8_t>(&scratch_.digits, room);
     for (int64_t i = 0; i < count; ++i) {
       const Step& step = steps[i];
       const Matrix& m = program_.matrices[step.extra];
       Product p = {&m, m.data + layer_ * m.outputs * m.bytes, {},
-                   Read(step.a, step.c, &filled_[0]), step.c,
+                   Read(step.a, step.c, &scratch_.filled[0]), step.c,
                    slots_ + step.out};
       const int planes = Number(step.p[0]);
       const int64_t wide = padded(p.inputs);
       work += m.outputs * wide;
-      for (const Product& other : products_) {
+      for (const Product& other : scratch_.products) {
         if (other.x == p.x && other.few.planes == planes) p.few = other.few;
       }
       if (few_ && !p.few.digits) {
         int8_t* low = digits + (planes - 1) * wide;
-        split_(p.inputs, p.x, planes == 2 ? digits : nullptr, low, &sums_[i]);
+        split_(p.inputs, p.x, planes == 2 ? digits : nullptr, low,
+               &scratch_.sums[i]);
         for (int8_t* plane = digits; plane <= low; plane += wide) {
           std::fill(plane + p.inputs, plane + wide, 0);
         }
-        p.few = {digits, &sums_[i], wide, 1, planes};
+        p.few = {digits, &scratch_.sums[i], wide, 1, planes};
         digits += planes * wide;
       }
       if (!few_) {
         jaxnmc::Run(jaxnmc::Choose(0), program_.pool, p.x, 1, p.inputs,
                     p.weights, m.outputs, m.bytes, planes, p.out);
       }
-      products_.push_back(p);
+      scratch_.products.push_back(p);
     }
     if (few_) Share(work);
   }
 
-  // All outputs of `products_`, by all threads.
+  // All outputs of `scratch_.products`, by all threads.
   void Share(int64_t work) {
     auto run = [this](const Product& p, int64_t first, int64_t last) {
       few_->run(p.few, p.weights, p.matrix->bytes, first, last, p.out,
@@ -219,42 +238,33 @@ class Interpreter {
     };
     const int64_t threads = program_.pool->num_threads();
     if (threads < 2 || work < jaxnmc::kFewAlone) {
-      for (const Product& p : products_) run(p, 0, p.matrix->outputs);
+      for (const Product& p : scratch_.products) run(p, 0, p.matrix->outputs);
       return;
     }
     // More parts than threads, so that a slow one does not hold up the rest.
     const int64_t each = (work + 2 * threads - 1) / (2 * threads);
-    parts_.clear();
-    for (const Product& p : products_) {
+    scratch_.parts.clear();
+    for (const Product& p : scratch_.products) {
       const int64_t outputs = p.matrix->outputs;
       const int64_t size = outputs * ((p.inputs + 255) / 256 * 256);
       const int64_t n = std::max<int64_t>(1, (size + each / 2) / each);
       const int64_t step = ((outputs + n - 1) / n + 3) / 4 * 4;
       for (int64_t a = 0; a < outputs; a += step) {
-        parts_.push_back({&p, a, std::min(a + step, outputs)});
+        scratch_.parts.push_back({&p, a, std::min(a + step, outputs)});
       }
     }
-    jaxnmc::Share(program_.pool, parts_.size(), [&](int64_t i) {
-      const Part& part = parts_[i];
+    jaxnmc::Share(program_.pool, scratch_.parts.size(), [&](int64_t i) {
+      const Part& part = scratch_.parts[i];
       run(*part.product, part.first, part.last);
     });
   }
 
-  struct Part {
-    const Product* product;
-    int64_t first, last;
-  };
-
   const Program& program_;
   int32_t* slots_;
+  Scratch& scratch_;
   const jaxnmc::FewPath* few_;
   jaxnmc::SplitFn split_;
   int64_t layer_ = 0;
-  std::vector<int32_t> filled_[3], sums_;
-  std::vector<int8_t> sent_, ones_;
-  std::vector<uint8_t> digits_;
-  std::vector<Product> products_;
-  std::vector<Part> parts_;
 };
 
 ffi::Error Wrong(const char* what) { return ffi::Error::InvalidArgument(what); }
@@ -365,8 +375,8 @@ ffi::Error Run(ffi::ThreadPool pool, ffi::RemainingArgs args,
   program.pool = &pool;
   program.alu = jaxnmc::ChooseAlu(path);
   size_t at = 0;
-  static thread_local std::vector<uint8_t> memory;
-  int32_t* slots = jaxnmc::Aligned<int32_t>(&memory, sizes[0]);
+  static thread_local Scratch scratch;
+  int32_t* slots = jaxnmc::Aligned<int32_t>(&scratch.slots, sizes[0]);
 
   for (int64_t i = 0; i < sizes[1]; ++i) {
     auto x = args.get<ffi::Buffer<ffi::S32>>(at++);
@@ -477,7 +487,7 @@ ffi::Error Run(ffi::ThreadPool pool, ffi::RemainingArgs args,
       return Wrong("no such slot");
     }
   }
-  Interpreter interpreter(program, slots);
+  Interpreter interpreter(program, slots, &scratch);
   for (int64_t layer = 0; layer < program.layers; ++layer) {
     interpreter.Layer(layer);
     for (size_t i = 0; i < chain.size(); i += 3) {
