@@ -1,8 +1,9 @@
 """The console script `jaxnmc` (and `python -m jaxnmc`).
 
 Exit status: 0 done, 1 the answer is no (`verify` over tolerance, `demo` not
-equal, `doctor` with an inexact kernel), 2 the input cannot be used; then stderr
-has one line that says why. 130 is an interrupt, 141 a reader that has gone.
+equal, `doctor` with an inexact kernel, `diverge` with a site that differs), 2
+the input cannot be used; then stderr has one line that says why. 130 is an
+interrupt, 141 a reader that has gone.
 """
 
 import importlib

@@ -7,6 +7,7 @@ from jaxnmc._version import __version__
 from jaxnmc.errors import UserError
 
 BACKENDS = ("float", "fake_quant", "fixed", "spiking", "loihi")
+INTERPRETERS = ("float", "fake_quant", "fixed", "graph")
 ENGINES = ("functional", "stepped")
 ZOO_MODEL = "stories-mmf"
 DEMO_PROMPT = "Once upon a time, there was a little"
@@ -135,6 +136,32 @@ def build() -> argparse.ArgumentParser:
   )
   doctor.add_argument("--text", metavar="FILE", help="text to run MODEL on")
   _calibrate(doctor)
+
+  diverge = add(
+    "diverge", "the first site at which two interpreters differ", model=True
+  )
+  diverge.add_argument(
+    "--between",
+    nargs=2,
+    choices=INTERPRETERS,
+    default=("fixed", "graph"),
+    metavar=("A", "B"),
+    help=f"two of {', '.join(INTERPRETERS)}; graph is what loihi runs"
+    " (default: fixed graph)",
+  )
+  diverge.add_argument("--text", metavar="FILE", help="text to run MODEL on")
+  _number(diverge, "tokens", 64, "most ids of it")
+  diverge.add_argument(
+    "--codes",
+    type=float,
+    default=0.0,
+    metavar="X",
+    help="values may lie so many codes of a site apart (default: 0)",
+  )
+  diverge.add_argument(
+    "--float64", action="store_true", help="floats in float64, not float32"
+  )
+  _calibrate(diverge)
 
   bench = add("bench", "speed against the memory limit of this machine")
   _number(bench, "repeats", 5, "measurements of each case, at least 5")

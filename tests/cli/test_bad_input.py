@@ -180,6 +180,13 @@ def test_flags_for_a_model_that_is_not_named(names, tmp_path):
   names("doctor", "--calibrate", tmp_path / "no.txt", words=["MODEL"])
 
 
+def test_interpreters_that_are_the_same_or_unknown(names, folders):
+  tiny = folders["tiny"]
+  names("diverge", tiny, "--between", "fixed", "fixed", words=["two", "differ"])
+  names("diverge", tiny, "--between", "fixed", "loihi", words=["loihi"])
+  names("diverge", tiny, "--codes", "-1", words=["0 codes", "-1"])
+
+
 def test_nothing_is_unpickled(names, tmp_path):
   path = tmp_path / "best.npz"
   marker = tmp_path / "ran"

@@ -14,7 +14,7 @@ from jaxnmc.kernels import native
 
 COMMANDS = (
   *("demo", "run", "verify", "info", "evaluate", "place", "doctor", "bench"),
-  "build-kernels",
+  *("diverge", "build-kernels"),
 )
 TEXT = "Once there was a cat.\n<|endoftext|>\nThe end.\n"
 
@@ -103,6 +103,19 @@ def test_doctor_lists_sites(as_json, folders, text):
   assert "hf" in data["extras"]
   sites = {row["site"] for row in data["model"]["sites"]}
   assert {"layers.0.attn.mlgru.h", "layers.0.mlp.glu"} <= sites
+
+
+def test_diverge_names_the_first_site(run, as_json, folders, text):
+  data = as_json("diverge", folders["tiny"], "--text", text)
+  assert data["first"] is None
+  assert data["between"] == ["fixed", "graph"]
+  status, out, _ = run(
+    *("diverge", folders["tiny"], "--text", text, "--tokens", 3),
+    *("--between", "float", "fixed", "--codes", 0.001),
+  )
+  assert status == 1
+  assert "in float," in " ".join(out.split())
+  assert max(len(line) for line in out.splitlines() if ":" not in line) <= 80
 
 
 def test_place_says_why_not(run, as_json, refused, folders):

@@ -65,7 +65,9 @@ JAXNMC_OP(Shl) {
   const int bits = o.p[0];
   // XLA gives zero for a shift by all bits.
   const uint32_t keep = bits < 32 ? ~0u : 0u;
-  for (int64_t i = 0; i < n; ++i) out[i] = Wrap((Bits(a[i]) & keep) << (bits & 31));
+  for (int64_t i = 0; i < n; ++i) {
+    out[i] = Wrap((Bits(a[i]) & keep) << (bits & 31));
+  }
 }
 
 JAXNMC_OP(Shr) {
@@ -112,7 +114,8 @@ JAXNMC_OP(MulShr) {
   const int64_t low = o.p[1], high = o.p[2];
   for (int64_t i = 0; i < n; ++i) {
     const int64_t t = (static_cast<int64_t>(a[i]) * b[i]) >> less;
-    out[i] = static_cast<int32_t>(Within<int64_t>((t >> 1) + (t & 1), low, high));
+    out[i] = static_cast<int32_t>(
+        Within<int64_t>((t >> 1) + (t & 1), low, high));
   }
 }
 

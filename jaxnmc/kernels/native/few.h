@@ -7,8 +7,8 @@
 
 namespace jaxnmc {
 
-// Fewer products than this, by one thread: it needs some 50 us for them, which is
-// what waking another one may take.
+// Fewer products than this, by one thread: it needs some 50 us for them, which
+// is what waking another one may take.
 constexpr int64_t kFewAlone = 1 << 22;
 
 // Digits of some rows: the high plane of a row (where there are two), then its

@@ -10,8 +10,9 @@
 // Arguments: the externals int32[1, width], the states int32[layers, width],
 // the scalars int32[layers, n], the vectors int32[layers, width], the matrices
 // uint8[layers, out, bytes] (`numerics.packed`), of what is counted the tables
-// int8[layers, columns, width] and their sums int32[layers, columns].  Results: the kept values int32[layers, 1,
-// width], the new states int32[layers, width], the counts int32[layers, 1, n].
+// int8[layers, columns, width] and their sums int32[layers, columns].
+// Results: the kept values int32[layers, 1, width], the new states
+// int32[layers, width], the counts int32[layers, 1, n].
 
 #include <algorithm>
 #include <cstdint>
@@ -31,8 +32,8 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-// One line of code.  An operand is 4 times an index, plus where it is (kOne is a
-// slot of one number that meets a whole vector); a number is the index of a
+// One line of code.  An operand is 4 times an index, plus where it is (kOne is
+// a slot of one number that meets a whole vector); a number is the index of a
 // scalar, or -1 minus that of a literal.  `c` is also the inputs of a product.
 enum Where : int64_t { kSlot, kOne, kVector, kScalar };
 struct Step {
@@ -320,7 +321,8 @@ const char* Missing(const Program& program, const Lengths& is, const Step& s) {
         if (!within(i, program.scalars)) return "no such number";
     }
   }
-  const bool sums = special < 0 && std::string("sum") == jaxnmc::kAlu[s.op].name;
+  const bool sums =
+      special < 0 && std::string("sum") == jaxnmc::kAlu[s.op].name;
   if ((special < 0 || special == kDense || special == kPrev) &&
       !slots(s.out, sums ? 1 : s.width)) {
     return "no such slot";
@@ -425,8 +427,8 @@ ffi::Error Run(ffi::ThreadPool pool, ffi::RemainingArgs args,
   program.counts_width = 0;
   size_t edge = 0;
   for (int64_t i = 0; i < sizes[5]; ++i) {
-    jaxnmc::Counted v = {nullptr, nullptr, edges.begin() + edge, width[i], pieces[i],
-                         columns[i]};
+    jaxnmc::Counted v = {nullptr,  nullptr,   edges.begin() + edge,
+                         width[i], pieces[i], columns[i]};
     edge += pieces[i] + 1;
     if (edge > edges.size() || v.edges[0] < 0 || v.edges[v.pieces] > v.width) {
       return Wrong("edges are in the row");

@@ -4,8 +4,9 @@
 // Operands are the values, int32[..., w] each, the layer, int32[1], then of
 // those that have one the tables, int8[layers, columns, w], and their sums over
 // w, int32[layers, columns].  The result holds,
-// value after value, the counts of its stretches and of its columns.  The entries of a table are 0 to 127 and
-// rows are shorter than 2^24, so sums fit 32 bits.
+// value after value, the counts of its stretches and of its columns.  The
+// entries of a table are 0 to 127 and rows are shorter than 2^24, so sums fit
+// 32 bits.
 
 #include "tally.h"
 

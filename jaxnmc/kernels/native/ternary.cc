@@ -49,7 +49,8 @@ void FewRows(ffi::ThreadPool* pool, const int32_t* x, int64_t rows,
   }
   const jaxnmc::Few few{digits, sums, padded, rows, planes};
   const int64_t threads = pool->num_threads();
-  if (threads < 2 || outputs * padded * rows < jaxnmc::kFewAlone || outputs < 64) {
+  const int64_t work = outputs * padded * rows;
+  if (threads < 2 || work < jaxnmc::kFewAlone || outputs < 64) {
     run(few, packed, bytes, 0, outputs, out, outputs);
     return;
   }
