@@ -90,6 +90,9 @@ class NormFormat:
         f"the mean square of a norm has 8 to 24 bits; found {self.bits}"
       )
 
+  def __str__(self) -> str:
+    return f"u{self.bits}.{self.frac}"
+
   def eps_code(self, eps: float, path: str) -> int:
     """eps as an integer of this format.
 

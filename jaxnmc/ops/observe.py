@@ -12,6 +12,7 @@ import jax
 from jax import numpy as jnp
 
 from jaxnmc.errors import PlanError
+from jaxnmc.numerics.histogram import magnitude_counts
 from jaxnmc.numerics.ternary import Ternary
 from jaxnmc.ops.constants import constant
 from jaxnmc.ops.reference import Reference
@@ -71,19 +72,29 @@ def label_leaves(params):
   )
 
 
+# What stands behind a path on the tape, besides its largest magnitude.
+HISTOGRAM, CHANNELS = "#histogram", "#channels"
+
+
 class Observe(Reference):
   """Reference that measures; parameters come as `Leaf`s (`label_leaves`).
 
   Args:
     notes: filled with static facts while tracing.
+    histograms: also count magnitudes, int32[BINS] at `<path>#histogram`.
+    channels: also the largest of each channel, [n] at `<path>#channels`.
 
   Raises (every op that takes a parameter):
     PlanError: it is no `Leaf`, or it is used a second time in another part.
   """
 
-  def __init__(self, notes: Notes) -> None:
+  def __init__(
+    self, notes: Notes, histograms: bool = False, channels: bool = False
+  ) -> None:
     super().__init__()
     self.notes = notes
+    self.histograms = histograms
+    self.channels = channels
 
   def _open(self, leaf, kind: str, site: str, transform: str | None = None):
     if not isinstance(leaf, Leaf):
@@ -103,6 +114,11 @@ class Observe(Reference):
 
   def _measure(self, path: str, x) -> None:
     self.emit(path, jnp.max(jnp.abs(x)).astype(jnp.float32), "max")
+    if self.histograms:
+      self.emit(path + HISTOGRAM, magnitude_counts(x), "sum")
+    if self.channels:
+      most = jnp.max(jnp.abs(x), axis=tuple(range(x.ndim - 1)))
+      self.emit(path + CHANNELS, most.astype(jnp.float32), "max")
 
   def site(self, name, x, align=None, unit=False):
     """Measures max |x|."""

@@ -246,9 +246,10 @@ def record(fn, plan, qparams) -> Graph:
     The graph.
 
   Raises:
-    PlanError: float params, qparams of another plan, or an op that cannot be
-      on cores.
+    PlanError: float params, qparams of another plan, a plan that is not
+      integers everywhere, or an op that cannot be on cores.
   """
+  plan.need_integers("record")
   check_qparams(qparams, plan)
   ops = Record(plan)
   ids = np.zeros((1,), np.int32)

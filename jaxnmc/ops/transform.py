@@ -12,9 +12,16 @@ from jax import numpy as jnp
 from jaxnmc.errors import PlanError
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.alu_float import FloatAlu
-from jaxnmc.ops.observe import Notes, Observe, label_leaves
+from jaxnmc.ops.observe import (
+  CHANNELS,
+  HISTOGRAM,
+  Notes,
+  Observe,
+  label_leaves,
+)
 from jaxnmc.ops.quantized import Quantized
 from jaxnmc.ops.reference import Reference
+from jaxnmc.ops.rounding import Rounding, in_storage
 from jaxnmc.ops.stores import FloatStore, IntStore, check_qparams
 
 
@@ -101,43 +108,61 @@ def reference(fn, taps: bool = False):
   return run
 
 
-def observe(fn):
+def observe(fn, histograms: bool = False, channels: bool = False):
   """Float run that measures the range of every site.
 
   Args:
     fn: model function.
+    histograms: also count the magnitudes of every site.
+    channels: also measure every channel (last axis) of every site.
 
   Returns:
-    `run(params, inputs) -> (ranges, notes)`: path -> largest magnitude over all
-    tokens and features, a float; and the static facts of the trace.  It raises
-    as the one of `reference`, and `PlanError` for params used twice or not as
-    they stand in the tree.
+    `run(params, inputs) -> (ranges, notes, counts, most)`: path -> largest
+    magnitude over all tokens and features, a float; the static facts of the
+    trace; path -> int64[BINS] (`numerics.histogram`) and path -> float32[n],
+    both empty where not asked for.  It raises as the one of `reference`, and
+    `PlanError` for params used twice or not as they stand in the tree.
   """
   notes = Notes()
 
   @jax.jit
   def ranges(params, inputs):
     def one(inputs, state):
-      ops = Observe(notes)
+      ops = Observe(notes, histograms, channels)
       fn(ops, label_leaves(params), inputs, state)
       return ops.tape.values
 
     values = over_batch(one, inputs, None)
-    return jax.tree.map(jnp.max, values)
+    return {path: _over_sequences(path, x) for path, x in values.items()}
 
   def run(params, inputs):
     check_inputs(fn, inputs)
-    values = ranges(params, inputs)
-    return {k: float(v) for k, v in jax.device_get(values).items()}, notes
+    found: dict[str, dict] = {"": {}, HISTOGRAM: {}, CHANNELS: {}}
+    for key, value in jax.device_get(ranges(params, inputs)).items():
+      path, mark, kind = key.partition("#")
+      found[mark + kind][path] = value
+    largest = {k: float(v) for k, v in found[""].items()}
+    counts = {k: v.astype(np.int64) for k, v in found[HISTOGRAM].items()}
+    return largest, notes, counts, found[CHANNELS]
 
   return run
+
+
+def _over_sequences(path: str, x):
+  """One measurement of all sequences of a batch."""
+  if path.endswith(HISTOGRAM):
+    return jnp.sum(x, axis=0) if x.ndim > 1 else x
+  if path.endswith(CHANNELS):
+    return jnp.max(x, axis=0) if x.ndim > 1 else x
+  return jnp.max(x)
 
 
 def fake_quant(fn, plan, taps: bool = False):
   """What does this plan cost?  Floats that hold the plan's integers.
 
   In float64 every value equals the one of `fixed`; gradients pass straight
-  through roundings.
+  through roundings.  A plan that is not integers everywhere (`Plan.integers`)
+  is the float model with the plan's roundings (`ops.rounding`).
 
   Args:
     fn: model function.
@@ -146,18 +171,26 @@ def fake_quant(fn, plan, taps: bool = False):
 
   Returns:
     `run(params, inputs, state=None) -> (out, state)` on float params; outputs
-    are `Fx` pytrees whose codes are floats (docs/numerics.md, 9).  It raises
-    `TokenError` as `reference`, `PlanError` for params without floats or a plan
-    of another model, `FormatError` where a format does not do.
+    are `Fx` pytrees whose codes are floats (docs/numerics.md, 9), or plain
+    floats where the plan is not integers everywhere.  It raises `TokenError` as
+    `reference`, `PlanError` for params without floats or a plan of another
+    model, `FormatError` where a format does not do.
   """
 
   def run(params, inputs, state=None):
     check_inputs(fn, inputs)
-    state = first_state(state)
     dtype = _float_dtype(params)
+    plan.check_params(params)
+    state = first_state(state)
+    if not plan.integers:
+      params = in_storage(params, plan.dtype)
 
     def one(inputs, state):
-      ops = Quantized(plan, FloatAlu(dtype), FloatStore(dtype), taps)
+      ops: Quantized | Rounding
+      if plan.integers:
+        ops = Quantized(plan, FloatAlu(dtype), FloatStore(dtype), taps)
+      else:
+        ops = Rounding(plan, taps)
       return _finish(ops, fn(ops, params, inputs, state), taps)
 
     return over_batch(one, inputs, state)
@@ -193,6 +226,7 @@ def fixed(fn, plan, taps: bool = False, saturation: bool = False):
 
   def run(qparams, inputs, state=None):
     check_inputs(fn, inputs)
+    plan.need_integers("fixed")
     state = first_state(state)
     tree = checked_tree(qparams, plan)
 

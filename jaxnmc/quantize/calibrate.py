@@ -7,11 +7,14 @@ from jaxnmc.ops.transform import observe
 from jaxnmc.quantize.stats import Stats
 
 
-def calibrate(fn):
+def calibrate(fn, histograms: bool = False, channels: bool = False):
   """Which range does each site take on real data?
 
   Args:
     fn: model function.
+    histograms: also count how large the values of each site are, for rules
+      that calibrate by percentile or mean square error; slower.
+    channels: also keep the range of every channel, for scales per channel.
 
   Returns:
     `run(params, batches) -> Stats`; `params` is a pytree of float arrays (or
@@ -22,12 +25,12 @@ def calibrate(fn):
   """
 
   def run(params, batches: Iterable) -> Stats:
-    measure = observe(fn)
+    measure = observe(fn, histograms, channels)
     stats = None
     for batch in batches:
       inputs = batch if isinstance(batch, dict) else {"ids": batch}
-      ranges, notes = measure(params, inputs)
-      now = Stats(ranges, notes, int(inputs["ids"].size))
+      ranges, notes, counts, most = measure(params, inputs)
+      now = Stats(ranges, notes, int(inputs["ids"].size), counts, most)
       stats = now if stats is None else stats.merge(now)
     if stats is None:
       raise PlanError("calibrate needs at least one batch; found none")

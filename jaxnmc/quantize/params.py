@@ -46,6 +46,8 @@ class QParams:
       )
 
 
+# A table's rows are messages of two 8-bit digits; gains multiply such.
+_MOST_BITS = 16
 _BLOCK = 1 << 20  # numbers that are rounded at once
 
 
@@ -101,6 +103,11 @@ def _leaf(path: str, leaf, role: Role, plan: Plan):
     with jax.enable_x64(True):
       value = constant(role.transform)(jnp.asarray(leaf, jnp.float64))
       return _vector(np.asarray(value), fmt, np.int32)
+  if fmt.bits > _MOST_BITS:
+    raise PlanError(
+      f"parameter {path}: plan {plan.name!r} gives a {role.kind} {fmt.bits}"
+      f" bits, but the chip has at most {_MOST_BITS}; give it fewer"
+    )
   dtype = {"table": np.int16, "gain": np.int8 if fmt.bits <= 8 else np.int16}
   return _vector(np.asarray(leaf), fmt, dtype[role.kind])
 
@@ -131,8 +138,10 @@ def quantize_params(params, plan: Plan) -> QParams:
     `QParams`, on the default device.
 
   Raises:
-    PlanError: parameters are missing, unknown, of another shape or not finite.
+    PlanError: parameters are missing, unknown, of another shape or not finite,
+      or the plan is not integers everywhere.
   """
+  plan.need_integers("quantize_params")
   found = set()
 
   def convert(key, leaf):

@@ -61,7 +61,8 @@ def test_every_field_is_in_the_fingerprint(small):
     ("{", "not a plan"),
     ("[]", "not a plan"),
     ("{}", "not a plan"),
-    ('{"version": 0}', "version 0 is not 1"),
+    ('{"version": 0}', "version 0 is none of 1, 2"),
+    ('{"version": []}', r"version \[\] is none of"),
   ],
 )
 def test_text_that_is_no_plan(text, message, tmp_path):

@@ -53,7 +53,8 @@ def loihi(
     are those of the engine's call.
 
   Raises:
-    PlanError: unknown engine or mode, a placement under another plan,
+    PlanError: unknown engine or mode, a plan that is not integers everywhere,
+      a placement under another plan,
       saturation or histograms with the stepped engine, a mesh with the
       functional one, or with other than one axis.
     PlacementError: the placement is no result of `place`.
@@ -62,6 +63,7 @@ def loihi(
     raise PlanError(f"engine must be one of {list(ENGINES)}; found {engine!r}")
   if mode not in MODES:
     raise PlanError(f"mode must be one of {list(MODES)}; found {mode!r}")
+  plan.need_integers("loihi")
   if not hasattr(placement, "tiles"):
     raise PlacementError(
       f"expected the result of place(...), found {type(placement).__name__}"
