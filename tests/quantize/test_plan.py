@@ -1,5 +1,6 @@
 """Plans: which format each site gets; saving, loading, refusing."""
 
+import dataclasses
 import json
 
 import hypothesis
@@ -11,7 +12,7 @@ from jaxnmc.errors import FormatError, PlanError
 from jaxnmc.numerics.formats import symmetric_limit
 from jaxnmc.ops import transform
 from jaxnmc.ops.observe import Notes
-from jaxnmc.quantize import Format, NormFormat, Plan, SigmoidTable, Stats
+from jaxnmc.quantize import Format, NormFormat, Plan, Rule, SigmoidTable, Stats
 
 
 def test_json_round_trip(small, tmp_path):
@@ -35,6 +36,60 @@ def test_json_round_trip(small, tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
 
 
+def test_plans_of_floats_round_trip(small, tmp_path):
+  stats = quantize.calibrate(small.fn, channels=True)(small.params, [small.ids])
+  rules = (
+    Rule("logits", bits=8, scale="free"),
+    Rule(r"mix\.v", bits=6, per="channel"),
+    Rule(r"mix\.u", bits=8),
+    Rule("norms", on="norm", bits=20, frac=10),
+  )
+  preset = quantize.FP16.with_rules(*rules)
+  plan = quantize.plan(stats, preset)
+  plan.save(tmp_path / "plan.json")
+  again = Plan.load(tmp_path / "plan.json")
+  for field in dataclasses.fields(Plan):
+    assert getattr(again, field.name) == getattr(plan, field.name), field.name
+  assert again == plan
+  assert len(plan.site("mix.v").scales) == 4
+  assert again.calibration == stats.digest
+
+
+def test_plans_of_version_1_load(small):
+  data = json.loads(small.plan.to_json())
+  assert data["version"] == 2
+  for field in ("dynamic", "dtype", "calibration"):
+    del data[field]
+  old = Plan.from_json(json.dumps({**data, "version": 1}))
+  assert old == small.plan
+  assert old.integers
+  assert old.calibration is None
+
+
+def test_calibration_is_remembered_but_changes_no_integer(small):
+  assert small.plan.calibration == small.stats.digest
+  other = small.plan.replace(calibration="0" * 64)
+  assert other == small.plan
+  assert other.to_json() != small.plan.to_json()
+  small.qparams.check(other)
+  with pytest.raises(PlanError, match="was made on calibration 000000000000"):
+    other.check_calibration(small.stats)
+  small.plan.check_calibration(small.stats)
+
+
+def test_a_plan_of_another_model_is_refused_before_anything_runs(small):
+  for plan in (small.plan, quantize.plan(small.stats, quantize.W8)):
+    run = transform.fake_quant(small.fn, plan)
+    params = small.make_params(vocab=11)
+    with pytest.raises(PlanError) as caught:
+      run(params, {"ids": small.ids})
+    assert "parameter embed has shape [11, 6]" in str(caught.value)
+    assert "[9, 6]; calibrate this one" in str(caught.value)
+    fewer = {k: v for k, v in small.params.items() if k != "mix"}
+    with pytest.raises(PlanError, match="parameter mix is not there"):
+      run(fewer, {"ids": small.ids})
+
+
 def test_every_field_is_in_the_fingerprint(small):
   plan = small.plan
   site = "mix.v"
@@ -47,6 +102,13 @@ def test_every_field_is_in_the_fingerprint(small):
     plan.with_formats({site: Format(fmt.bits, fmt.frac - 1)}),
     plan.with_formats({site: Format(fmt.bits - 1, fmt.frac)}),
     plan.replace(norms={**plan.norms, "norms": NormFormat(14)}),
+    plan.replace(dynamic=True),
+    plan.replace(dtype="float16"),
+    plan.replace(table=None),
+    plan.replace(norms={**plan.norms, "norms": None}),
+    plan.with_formats({site: quantize.Float()}),
+    plan.with_formats({site: quantize.Scaled(16, (0.1,))}),
+    plan.with_formats({site: quantize.Scaled(16, (0.2,))}),
     plan.replace(roles={k: r for k, r in plan.roles.items() if k != "mix"}),
   ]
   prints = {p.fingerprint for p in [plan, *others]}
@@ -79,6 +141,9 @@ def test_damaged_fields_are_refused(small):
     damaged = {k: v for k, v in data.items() if k != key}
     with pytest.raises(PlanError):
       Plan.from_json(json.dumps(damaged))
+  for field, bad in (("dtype", "float8"), ("calibration", 3)):
+    with pytest.raises(PlanError, match=f"not a plan: {field}"):
+      Plan.from_json(json.dumps({**data, field: bad}))
   data["formats"]["mix.v"] = [99, 0, 0]
   with pytest.raises(PlanError, match="not a plan: .*99"):
     Plan.from_json(json.dumps(data))
