@@ -8,6 +8,7 @@ from jaxnmc.errors import UserError
 
 BACKENDS = ("float", "fake_quant", "fixed", "spiking", "loihi")
 INTERPRETERS = ("float", "fake_quant", "fixed", "graph")
+PRESETS = ("FP16", "PT", "W8", "A8", "A16", "W8A8", "W8A16")
 ENGINES = ("functional", "stepped")
 ZOO_MODEL = "stories-mmf"
 DEMO_PROMPT = "Once upon a time, there was a little"
@@ -129,6 +130,10 @@ def build() -> argparse.ArgumentParser:
   _placing(place)
   _calibrate(place)
 
+  _planning(
+    add("plan", "make, show and compare plans: a number format for every site")
+  )
+
   doctor = add(
     "doctor",
     "this installation; with MODEL: dead and saturated sites",
@@ -174,6 +179,50 @@ def build() -> argparse.ArgumentParser:
 
   add("build-kernels", "compile the native kernels now, not on first use")
   return parser
+
+
+def _planning(plan) -> None:
+  """Flags of `plan`."""
+  plan.add_argument("action", choices=("make", "show", "diff"))
+  plan.add_argument(
+    "what",
+    nargs="+",
+    metavar="MODEL|PLAN",
+    help="make: a MODEL; show: a plan file or a MODEL that brings a plan;"
+    " diff: two of those",
+  )
+  which = plan.add_mutually_exclusive_group()
+  which.add_argument(
+    "--preset",
+    choices=PRESETS,
+    help="make: bits of gains (W) and activations (A); W8A8 and W8A16 are"
+    " integers everywhere (default: W8A16, or nothing but --rule)",
+  )
+  which.add_argument(
+    "--row",
+    choices=PRESETS,
+    help="make: a row of the paper's Table 1, in float",
+  )
+  plan.add_argument(
+    "--eps",
+    type=float,
+    choices=(1e-6, 1e-3),
+    help="make: of --row, for every norm (default: 1e-06)",
+  )
+  plan.add_argument(
+    "--rule",
+    action="append",
+    default=[],
+    metavar="RULE",
+    help="make: PATTERN:field=value,... after the preset, e.g."
+    " 'layers.0.*:bits=8,override'; may be given several times",
+  )
+  plan.add_argument("--out", metavar="FILE", help="make: write the plan there")
+  plan.add_argument(
+    "--calibrate",
+    metavar="FILE",
+    help="make: text to choose ranges on (default: a few built-in sentences)",
+  )
 
 
 def _placing(place) -> None:
@@ -298,6 +347,12 @@ def _calibrate(command) -> None:
     metavar="FILE",
     help="text to choose number formats on, also in place of a plan that the"
     " model brings (default: its plan, or a few built-in sentences)",
+  )
+  command.add_argument(
+    "--plan",
+    metavar="FILE",
+    help="number formats that 'jaxnmc plan make' wrote, in place of a plan that"
+    " the model brings",
   )
 
 

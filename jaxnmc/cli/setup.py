@@ -41,7 +41,7 @@ def load(args, out: Output) -> Model:
 
 
 def prepare(args, out: Output, model: Model) -> backends.Backend:
-  """The model under `--backend`, `--engine`, `--chips` and `--calibrate`.
+  """The model under `--backend`, `--engine`, `--chips` and its formats.
 
   Raises:
     ConfigError, PlacementError: as `backends.prepare`.
@@ -53,6 +53,7 @@ def prepare(args, out: Output, model: Model) -> backends.Backend:
     engine=args.engine or ENGINES[0],
     chips=args.chips,
     calibrate=args.calibrate,
+    plan=args.plan,
     histograms=any(name is not None for name in drawn),
   )
   out.notes(backend.notes)
@@ -60,11 +61,11 @@ def prepare(args, out: Output, model: Model) -> backends.Backend:
 
 
 def quantized(args, out: Output, model: Model) -> tuple[Plan, QParams]:
-  """(plan, qparams): the model's own, or chosen on `--calibrate`.
+  """(plan, qparams): the model's own, of `--plan`, or on `--calibrate`.
 
   Raises:
     DataError, PlanError: as `backends.quantized`.
   """
-  plan, qparams, notes = backends.quantized(model, args.calibrate)
+  plan, qparams, notes = backends.quantized(model, args.calibrate, args.plan)
   out.notes(notes)
   return plan, qparams

@@ -35,7 +35,7 @@ def named(stats: Stats) -> list[tuple[str, str]]:
       found.append((path, rules.GAIN))
     else:
       kind = roles.get(path)
-      known = kind in (rules.TABLE, rules.CONST)
+      known = kind in (rules.DENSE, rules.TABLE, rules.CONST)
       found.append((path, str(kind) if known else rules.ACTIVATION))
   return found
 

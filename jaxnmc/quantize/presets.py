@@ -30,7 +30,7 @@ class Preset:
 
   Attributes:
     name: shown in tables.
-    weight_bits: bits of norm gains (matrices are ternary).
+    weight_bits: bits of norm gains, and of matrices that are not ternary.
     act_bits: bits of all other sites that `act_sites` matches, constants and
       logits included; one power-of-two scale per tensor.
     table_bits: bits of the embedding table.
@@ -84,6 +84,7 @@ class Preset:
     found = []
     for on, sites, bits in (
       ("gain", ".*", self.weight_bits),
+      ("dense", ".*", self.weight_bits),
       ("activation", self.act_sites, self.act_bits),
       ("const", self.act_sites, self.act_bits),
       ("table", ".*", self.table_bits),

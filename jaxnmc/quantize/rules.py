@@ -16,8 +16,8 @@ from jaxnmc.errors import FormatError, PlanError
 from jaxnmc.numerics.formats import MAX_BITS
 
 ACTIVATION, GAIN, TABLE, CONST = "activation", "gain", "table", "const"
-NORM = "norm"
-KINDS = (ACTIVATION, GAIN, TABLE, CONST, NORM)
+DENSE, NORM = "dense", "norm"
+KINDS = (ACTIVATION, GAIN, DENSE, TABLE, CONST, NORM)
 _CHOICES = {
   "on": KINDS,
   "scale": ("power-of-two", "free"),
@@ -36,9 +36,10 @@ class Rule:
   Attributes:
     pattern: regular expression that matches the whole path of a site, e.g.
       r"layers\.\d+\.attn\..*"; gains of norms are the sites `<norm>.gain`.
-    on: only sites of this kind: "activation", "gain", "table" (embedding),
-      "const" or "norm".  None is all of them but "norm", whose paths are those
-      of norms and whose bits and frac are numbers inside of the norm.
+    on: only sites of this kind: "activation", "gain", "dense" (a matrix
+      that is not ternary), "table" (embedding), "const" or "norm".  None is all
+      of them but "norm", whose paths are those of norms and whose bits and frac
+      are numbers inside of the norm.
     bits: width, 2 to 24.
     frac: fraction bits; chosen by calibration where no rule gives them.
     floating: leave the site in float.

@@ -11,12 +11,13 @@ from jaxnmc.errors import ConfigError, TokenError
 from jaxnmc.evaluate import provenance
 from jaxnmc.evaluate.text import read_documents
 from jaxnmc.models.generate import left_pad
+from jaxnmc.quantize import Plan
 from jaxnmc.report import placement
 
 NAMES = ("float", "fake_quant", "fixed", "loihi")
 _CALIBRATION_IDS = 256
 # Room above a range that was seen on a few sentences only.
-_SMALL_MARGIN = 1.0
+SMALL_MARGIN = 1.0
 _SENTENCES = (
   "Once upon a time, there was a little girl named Lily. She loved to play"
   " outside in the sun with her red ball.",
@@ -137,29 +138,71 @@ def calibration_batches(
   return batches
 
 
-def quantized(model, calibrate: str | None = None):
-  """(plan, qparams, notes): the model's own, or made here.
+def quantized(model, calibrate: str | None = None, plan: str | None = None):
+  """(plan, qparams, notes): the model's own, of a file, or made here.
 
   Args:
     model: a model.
     calibrate: text file to calibrate on; overrides a plan of the model's own.
+    plan: plan file; overrides a plan of the model's own.
 
   Returns:
     Plan, integer parameters and notes for the reader.
 
   Raises:
-    DataError: the file cannot be read, or holds no text.
-    PlanError: the plan is another model's.
+    ConfigError: both files are given.
+    DataError: the text cannot be read, or is none.
+    PlanError: the plan cannot be read, is another model's, or is not integers
+      everywhere.
   """
+  found, notes = chosen(model, calibrate, plan)
+  return found, _integers(model, found), notes
+
+
+def _integers(model, plan: Plan):
+  """The integer parameters under a plan, those of the model if it has them."""
+  if plan is model.plan and model.qparams is not None:
+    return model.qparams
+  return jaxnmc.quantize_params(model.params, plan)
+
+
+def chosen(model, calibrate: str | None = None, plan: str | None = None):
+  """(plan, notes); arguments and errors as `quantized`."""
+  if plan is not None:
+    if calibrate is not None:
+      raise ConfigError("--plan and --calibrate exclude each other; drop one")
+    found = Plan.load(plan)
+    found.check_params(model.params)
+    return found, ()
   if calibrate is None and model.plan is not None:
-    qparams = model.qparams
-    if qparams is None:
-      qparams = jaxnmc.quantize_params(model.params, model.plan)
-    return model.plan, qparams, ()
+    return model.plan, ()
   preset = jaxnmc.quantize.W8A16
+  stats, notes = measured(model, calibrate)
+  if calibrate is None:
+    preset = preset.replace(margin=SMALL_MARGIN)
+  return jaxnmc.plan(stats, preset), notes
+
+
+def measured(
+  model,
+  calibrate: str | None,
+  histograms: bool = False,
+  channels: bool = False,
+):
+  """(statistics, notes) of a model on a text.
+
+  Args:
+    model: a model.
+    calibrate: text file, or None for a few built-in sentences.
+    histograms: as `jaxnmc.calibrate`.
+    channels: as `jaxnmc.calibrate`.
+
+  Raises:
+    DataError: the text cannot be read, or is none.
+  """
+  notes: tuple[str, ...]
   if calibrate is None:
     documents = None
-    preset = preset.replace(margin=_SMALL_MARGIN)
     what = "built-in sentences" if model.tokenizer else "random token ids"
     notes = (
       f"{model.name} brings no plan: formats were chosen on {what} with one"
@@ -169,9 +212,8 @@ def quantized(model, calibrate: str | None = None):
     documents = read_documents([calibrate])[:64]
     notes = (f"formats were chosen on {calibrate}",)
   batches = calibration_batches(model, documents)
-  stats = jaxnmc.calibrate(model.fn)(model.params, batches)
-  plan = jaxnmc.plan(stats, preset)
-  return plan, jaxnmc.quantize_params(model.params, plan), notes
+  run = jaxnmc.calibrate(model.fn, histograms, channels)
+  return run(model.params, batches), notes
 
 
 def fingerprints(model, backend: Backend) -> dict[str, str | None]:
@@ -180,7 +222,8 @@ def fingerprints(model, backend: Backend) -> dict[str, str | None]:
     plan, weights = backend.plan.fingerprint, backend.qparams.weights
     return {"weights_sha256": weights, "plan_sha256": plan}
   weights = provenance.params_sha256(model.params)
-  return {"weights_sha256": weights, "plan_sha256": None}
+  plan = None if backend.plan is None else backend.plan.fingerprint
+  return {"weights_sha256": weights, "plan_sha256": plan}
 
 
 def place_on(graph, chips: int | None):
@@ -199,6 +242,7 @@ def prepare(
   engine: str = "functional",
   chips: int | None = None,
   calibrate: str | None = None,
+  plan: str | None = None,
   mode: str = "pipelined",
   histograms: bool = False,
 ) -> Backend:
@@ -210,6 +254,7 @@ def prepare(
     engine: engine of loihi.
     chips: chips of loihi; None for as few as do.
     calibrate: text file to choose formats on.
+    plan: plan file.
     mode: schedule of loihi, "pipelined" or "fall-through".
     histograms: count sizes of messages, where the engine does.
 
@@ -217,7 +262,7 @@ def prepare(
     The backend.
 
   Raises:
-    ConfigError: there is no such backend.
+    ConfigError: there is no such backend, or as `quantized`.
     DataError, PlanError: as `quantized`.
     PlacementError: the model does not fit the chips.
   """
@@ -228,19 +273,22 @@ def prepare(
     )
   if name == "float":
     return Backend(name, jaxnmc.reference(model.fn), model.params)
-  plan, qparams, notes = quantized(model, calibrate)
-  made = {"plan": plan, "qparams": qparams, "notes": notes}
   if name == "fake_quant":
-    run = jaxnmc.fake_quant(model.fn, plan)
+    found, notes = chosen(model, calibrate, plan)
+    qparams = _integers(model, found) if found.integers else None
+    run = jaxnmc.fake_quant(model.fn, found)
+    made = {"plan": found, "qparams": qparams, "notes": notes}
     return Backend(name, run, model.params, integer=False, **made)
+  found, qparams, notes = quantized(model, calibrate, plan)
+  made = {"plan": found, "qparams": qparams, "notes": notes}
   if name == "fixed":
-    run = jaxnmc.fixed(model.fn, plan)
+    run = jaxnmc.fixed(model.fn, found)
     return Backend(name, run, qparams, integer=True, **made)
-  graph = jaxnmc.record(model.fn, plan, qparams)
+  graph = jaxnmc.record(model.fn, found, qparams)
   placed = place_on(graph, chips)
   count = histograms and engine == "functional"
   run = jaxnmc.loihi(
-    *(model.fn, plan, placed), engine=engine, mode=mode, histograms=count
+    *(model.fn, found, placed), engine=engine, mode=mode, histograms=count
   )
   return Backend(
     name,
