@@ -19,10 +19,10 @@ def main(args) -> int:
     ConfigError: texts for a model, but no model.
   """
   out = Output(args)
-  if args.model is None and (args.text or args.calibrate):
+  if args.model is None and (args.text or args.calibrate or args.plan):
     raise ConfigError(
-      "--text and --calibrate are for a MODEL, and none was named; put it"
-      " after 'doctor'"
+      "--text, --calibrate and --plan are for a MODEL, and none was named; put"
+      " it after 'doctor'"
     )
   found = health.installation()
   rows: list[tuple] = [(k, v or "absent") for k, v in found["versions"].items()]

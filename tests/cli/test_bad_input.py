@@ -178,6 +178,7 @@ def test_too_few_cores(monkeypatch, names, folders, tmp_path):
 def test_flags_for_a_model_that_is_not_named(names, tmp_path):
   names("doctor", "--text", tmp_path / "no.txt", words=["MODEL"])
   names("doctor", "--calibrate", tmp_path / "no.txt", words=["MODEL"])
+  names("doctor", "--plan", tmp_path / "no.json", words=["MODEL"])
 
 
 def test_interpreters_that_are_the_same_or_unknown(names, folders):
