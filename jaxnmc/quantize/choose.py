@@ -21,6 +21,7 @@ from jaxnmc.quantize.stats import Stats
 
 _MEAN_SQUARE = ".mean_square"
 _PERCENTILE = 99.9
+_MOST_FRAC = 36
 _ADJUSTED = ", adjusted"
 
 
@@ -75,7 +76,7 @@ def plan(stats: Stats, preset: Preset | Sequence[Rule]) -> Plan:
   return Plan(
     name=preset.name,
     formats=formats,
-    norms={path: _inside(path, s) for path, s in norms.items()},
+    norms={path: _inside(path, s, stats) for path, s in norms.items()},
     roles=dict(stats.roles),
     table=preset.table,
     eps=preset.eps,
@@ -113,7 +114,7 @@ def adjust(made: Plan, stats: Stats, *changes: Rule) -> Plan:
     if kind == rules.NORM:
       inside = norms[path] or NormFormat()
       norms[path] = _inside(
-        path, {"frac": inside.frac, "bits": inside.bits, **settings}
+        path, {"frac": inside.frac, "bits": inside.bits, **settings}, stats
       )
       continue
     before = made.site(path)
@@ -126,12 +127,26 @@ def adjust(made: Plan, stats: Stats, *changes: Rule) -> Plan:
   return made.replace(name=name, formats=formats, norms=norms)
 
 
-def _inside(path: str, settings: Mapping[str, Any]) -> NormFormat | None:
+def _inside(
+  path: str, settings: Mapping[str, Any], stats: Stats
+) -> NormFormat | None:
   """Numbers inside a norm; None for float."""
   if settings.get("floating", True):
     return None
+  bits, frac = settings.get("bits", NormFormat.bits), settings.get("frac")
+  if frac is None:
+    # As fine as the largest mean square allows; even, so that a root has a
+    # whole number of fraction bits, too.
+    limit = stats.ranges[path + _MEAN_SQUARE]
+    if not math.isfinite(limit):
+      raise PlanError(
+        f"norm {path} had the mean square {limit} while calibrating; the"
+        " parameters or inputs are broken, or the float type overflows"
+      )
+    most = math.log2(((1 << bits) - 1) / limit) if limit > 0 else _MOST_FRAC
+    frac = max(0, min(math.floor(most) // 2 * 2, _MOST_FRAC))
   try:
-    return NormFormat(settings.get("frac", 12), settings.get("bits", 24))
+    return NormFormat(frac, bits)
   except FormatError as error:
     raise FormatError(f"norm {path}: {error}") from error
 

@@ -212,6 +212,15 @@ def test_fraction_bits_and_norms_can_be_given(small):
     quantize.plan(small.stats, quantize.W8A16.with_rules(change))
 
 
+def test_norms_are_as_fine_as_their_mean_square_allows(small):
+  plan = quantize.plan(small.stats, [Rule(".*", on="norm", bits=20)])
+  for path, inside in plan.norms.items():
+    limit = small.stats.ranges[path + ".mean_square"]
+    assert inside.bits == 20
+    assert inside.frac % 2 == 0
+    assert limit * 2.0**inside.frac < 2**20 <= limit * 2.0 ** (inside.frac + 2)
+
+
 def test_given_fraction_bits_stand_against_align(small):
   frac = small.plan.format("mix.v").frac + 2
   change = Rule(r"mix\.cell\.h", frac=frac)
