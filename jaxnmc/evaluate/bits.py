@@ -4,7 +4,8 @@
 
 Each document starts from its own begin-of-text token and a state of zero; that
 token is not predicted, no end token is scored, and a blank that a tokenizer
-puts in front is not counted.
+puts in front is not counted.  `windows` scores the same documents with a
+bounded context.
 """
 
 import dataclasses
@@ -13,14 +14,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.errors import TokenError
-from jaxnmc.evaluate.text import DataError
+from jaxnmc.evaluate.predict import stepper
+from jaxnmc.evaluate.text import DataError, count_words
 from jaxnmc.io.tokenizer import Tokenizer
-from jaxnmc.numerics.fx import Fx
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Score:
     ids: number of ids predicted.
     bytes: UTF-8 bytes they stand for.
     documents: number of documents.
+    words: words and line ends they stand for, None if not counted.
     integers: integers in the digest (0 for float backends).
     digest: SHA-256 over all logits codes, document by document in the order
       given (int32, little endian); None for float backends.
@@ -41,6 +42,7 @@ class Score:
   ids: int
   bytes: int
   documents: int
+  words: int | None = None
   integers: int = 0
   digest: str | None = None
 
@@ -53,6 +55,14 @@ class Score:
   def perplexity(self) -> float:
     """exp of the nats per id."""
     return math.exp(self.nats / self.ids)
+
+  @property
+  def word_perplexity(self) -> float | None:
+    """exp of the nats per word, as WikiText-2 is reported."""
+    # Nonsense can be further off than a float goes.
+    if not self.words or self.nats / self.words > 700:
+      return None
+    return math.exp(self.nats / self.words)
 
 
 @dataclasses.dataclass
@@ -114,12 +124,26 @@ def encode(
   return rows, size
 
 
-def _nats(logits, targets) -> jax.Array:
-  """-ln softmax(logits)[target]: [B, T] for logits [B, T, V]."""
-  if isinstance(logits, Fx):
-    logits = logits.to_float()
-  chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-  return jax.nn.logsumexp(logits, axis=-1) - chosen
+def words_of(
+  tokenizer: Tokenizer,
+  texts: Sequence[bytes],
+  rows: Sequence[np.ndarray],
+  max_ids: int | None = None,
+) -> int:
+  """Words and line ends of what `encode` kept; see `text.count_words`.
+
+  Args:
+    tokenizer: as for `encode`.
+    texts: as for `encode`.
+    rows: what it returned.
+    max_ids: as for `encode`.
+  """
+  total = 0
+  for data, row in zip(texts, rows, strict=True):
+    if max_ids is not None and len(row) >= max_ids:
+      data = tokenizer.decode(row).encode("utf-8")
+    total += count_words(data)
+  return total
 
 
 def _chunks(
@@ -152,17 +176,7 @@ class Scorer:
       run: `run(params, {"ids"}, state) -> (out, state[, counters])`.
       jit: whether to compile `run` here.
     """
-    nats = _nats if jit else jax.jit(_nats)
-
-    def call(params, ids, state):
-      out, state = run(params, {"ids": ids[:, :-1]}, state)[:2]
-      integers = isinstance(out.logits, Fx) and jnp.issubdtype(
-        out.logits.q.dtype, jnp.integer
-      )
-      codes = out.logits.q if integers else None
-      return nats(out.logits, ids[:, 1:]), codes, state
-
-    self._call = jax.jit(call) if jit else call
+    self._step = stepper(run, jit=jit)
 
   def __call__(
     self,
@@ -173,6 +187,7 @@ class Scorer:
     bos: int,
     batch: int = 16,
     chunk: int = 128,
+    words: int | None = None,
     progress: Callable[[int], None] | None = None,
   ) -> Score:
     """Scores encoded documents.
@@ -184,6 +199,7 @@ class Scorer:
       bos: token in front of every document.
       batch: documents side by side.
       chunk: positions per call.
+      words: words they stand for (see `words_of`), or None.
       progress: called with the number of ids done since the last call.
 
     Returns:
@@ -196,9 +212,11 @@ class Scorer:
       group = by_length[first : first + batch]
       state = None
       for start, ids in _chunks(group, bos, batch, chunk):
-        nats, codes, state = self._call(params, jnp.asarray(ids), state)
-        nats = np.asarray(nats, np.float64)
-        codes = None if codes is None else np.asarray(codes).astype("<i4")
+        step = self._step(params, jnp.asarray(ids), state)
+        nats, state = np.asarray(step.nats, np.float64), step.state
+        codes = None
+        if step.codes is not None:
+          codes = np.asarray(step.codes).astype("<i4")
         done = 0
         for k, row in enumerate(group):
           count = min(max(len(row.ids) - start, 0), chunk)
@@ -215,6 +233,7 @@ class Scorer:
       ids=sum(len(d.ids) for d in documents),
       bytes=size,
       documents=len(documents),
+      words=words,
       integers=integers,
       digest=whole.hexdigest() if integers else None,
     )
