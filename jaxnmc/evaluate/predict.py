@@ -108,7 +108,8 @@ class Rows:
 
   A model that has a state gets its rows in chunks of one length, so that any
   row needs two programs and the same memory.  One without gets them whole,
-  padded to a multiple of that length.
+  padded to a multiple of that length.  A backend whose context is bounded says
+  so by an attribute `context`; rows have no more inputs than that.
   """
 
   def __init__(
@@ -129,7 +130,8 @@ class Rows:
       batch: rows side by side; every call has so many, dummies among them.
       chunk: positions of a call.
     """
-    self.batch, self.chunk = batch, chunk
+    self._context: int | None = getattr(run, "context", None)
+    self.batch, self.chunk = batch, min(chunk, self._context or chunk)
     self._params = params
     self._step = stepper(run, jit=jit)
     self._carries: bool | None = None
@@ -172,6 +174,7 @@ class Rows:
     width = self.chunk
     if not self.carries:
       width *= -(-longest // width)
+      width = min(width, self._context or width)
     parts: list[list[Scored]] = [[] for _ in rows]
     for start in range(0, longest, width):
       step = self.step(self.piece(rows, start, width), state)

@@ -18,16 +18,26 @@ from jaxnmc.evaluate.bits import Score
 from jaxnmc.evaluate.predict import Row, Rows
 
 
-def check(window: int, stride: int) -> None:
+def check(window: int, stride: int, context: int | None = None) -> None:
   """Refuses lengths that leave ids unscored.
 
+  Args:
+    window: inputs of a window.
+    stride: steps between windows.
+    context: most inputs that the model takes, or None.
+
   Raises:
-    ConfigError: not 1 <= stride <= window.
+    ConfigError: not 1 <= stride <= window <= context.
   """
   if not 1 <= stride <= window:
     raise ConfigError(
       f"window {window} with stride {stride}: allowed is 1 <= stride <= window;"
       " half a window is usual"
+    )
+  if context is not None and window > context:
+    raise ConfigError(
+      f"window {window}: the model takes {context} positions; allowed is a"
+      " window of that length or less"
     )
 
 
@@ -87,7 +97,7 @@ def score(
   Raises:
     ConfigError: see `check`.
   """
-  check(window, stride)
+  check(window, stride, getattr(run, "context", None))
   rows = []
   for ids in documents:
     whole = np.concatenate([[bos], ids]).astype(np.int32)

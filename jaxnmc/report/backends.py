@@ -197,6 +197,7 @@ def subject(model, backend: Backend) -> Subject:
     model.config.vocab_size,
     begin_id(model),
     backend.jit,
+    getattr(backend.run, "context", None),
   )
 
 

@@ -13,9 +13,9 @@ TEXTS = (
   ("", "begins with nothing"),
   ("What is it?", " a cat"),
   ("What is it?", " a dog that barks"),
-  ("A long context, longer than a chunk of eight positions by far:", " x"),
+  ("A long context, longer than chunks of eight ids:", " x"),
   (
-    "A long context, longer than a chunk of eight positions by far:",
+    "A long context, longer than chunks of eight ids:",
     " yes, so",
   ),
   ("12345678", "at the edge"),

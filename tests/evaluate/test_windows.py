@@ -90,7 +90,9 @@ def test_refusals():
   for window, stride in ((4, 5), (4, 0), (0, 0)):
     with pytest.raises(errors.ConfigError, match="1 <= stride <= window"):
       windows.check(window, stride)
-  windows.check(4, 4)
+  windows.check(4, 4, 4)
+  with pytest.raises(errors.ConfigError, match="takes 3 positions"):
+    windows.check(4, 4, 3)
 
 
 def test_words_are_counted_as_wikitext_is(shared_dir):
