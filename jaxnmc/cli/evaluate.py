@@ -1,6 +1,7 @@
 """`jaxnmc evaluate`: perplexity of a text, or accuracy on multiple choice."""
 
 import contextlib
+import pathlib
 import time
 from typing import Any
 
@@ -24,7 +25,7 @@ from jaxnmc.report import backends, files, tables
 # Which flags belong to which kind of evaluation.
 _OF_TEXT = ("max_ids", "prefix_bytes", "max_documents", "window", "stride")
 
-_OF_TASKS = ("limit", "form", "journal")
+_OF_TASKS = ("limit", "form")
 _ACCURACIES = ("acc", "acc_norm")
 
 
@@ -43,6 +44,8 @@ def _check_flags(args) -> None:
   Raises:
     ConfigError: a flag that would have no effect, or impossible windows.
   """
+  if args.journal is not None:
+    files.check_folder(args.journal)
   kind, other = ("text", "task") if args.task is None else ("task", "text")
   for name in _OF_TASKS if args.task is None else _OF_TEXT:
     if getattr(args, name) is not None:
@@ -73,13 +76,29 @@ def _text(args, out: Output) -> dict[str, Any]:
   rows, size = encode(tokenizer, texts, model.config.vocab_size, args.max_ids)
   words = bits.words_of(tokenizer, texts, rows, args.max_ids)
   backend = setup.prepare(args, out, model)
+  about = _about(model, backend, args.batch)
+  head = {
+    "text_sha256": provenance.file_sha256(args.text),
+    "prefixes": lengths,
+    "max_ids": args.max_ids,
+    "window": args.window,
+    "stride": None if args.window is None else _stride(args),
+  }
   start = time.perf_counter()
-  with _bar("ids", sum(len(row) for row in rows)) as advance:
+  with contextlib.ExitStack() as stack:
+    kept = None
+    if args.journal is not None:
+      path = _journal(args, pathlib.Path(args.text).stem, backend)
+      kept = journal.Parts(path, head | about)
+      stack.callback(kept.close)
+    before = len(kept.done) if kept else 0
     options = {
       "bos": backends.begin_id(model),
       "batch": args.batch,
       "words": words,
-      "progress": advance,
+      "done": kept.done if kept else None,
+      "keep": kept.keep if kept else None,
+      "progress": stack.enter_context(_bar("ids", sum(map(len, rows)))),
     }
     if args.window is None:
       scorer = Scorer(backend.run, jit=backend.jit)
@@ -88,7 +107,7 @@ def _text(args, out: Output) -> dict[str, Any]:
       score = windows.score(
         *(backend.run, backend.params, rows, size),
         window=args.window,
-        stride=_stride(args),
+        stride=head["stride"],
         jit=backend.jit,
         **options,
       )
@@ -102,25 +121,41 @@ def _text(args, out: Output) -> dict[str, Any]:
     "bytes": score.bytes,
     "words": score.words,
     "documents": score.documents,
+    "parts_from_journal": before,
     "model": model.name,
-    "backend": backend.name,
-    "engine": backend.engine,
     "text": args.text,
-    "text_sha256": provenance.file_sha256(args.text),
+    "text_sha256": head["text_sha256"],
     "range": {
       "prefix_bytes": args.prefix_bytes,
       "max_ids": args.max_ids,
       "max_documents": args.max_documents,
       "window": args.window,
-      "stride": None if args.window is None else _stride(args),
+      "stride": head["stride"],
     },
-    **backends.fingerprints(model, backend),
+    **about,
     "logits_integers": score.integers,
     "logits_sha256": score.digest,
     "seconds": round(time.perf_counter() - start, 3),
     "notes": list(backend.notes),
+  }
+
+
+def _about(model, backend, batch: int) -> dict[str, Any]:
+  """All that a result depends on; what the model is called is not of it."""
+  return {
+    "backend": backend.name,
+    "engine": backend.engine,
+    **backends.fingerprints(model, backend),
+    "tokenizer_sha256": provenance.tokenizer_sha256(model.tokenizer),
+    "begin_id": backends.begin_id(model),
+    "batch": batch,
     "versions": provenance.versions(),
   }
+
+
+def _journal(args, name: str, backend) -> pathlib.Path:
+  """The file of a journal; its folder is made."""
+  return files.make_folder(args.journal) / f"{name}.{backend.name}.jsonl"
 
 
 def _tasks(args, out: Output) -> dict[str, Any]:
@@ -131,27 +166,17 @@ def _tasks(args, out: Output) -> dict[str, Any]:
     raise ConfigError(
       f"--task: found {', '.join(names)}; allowed is one file of a name"
     )
-  if args.journal is not None:
-    files.check_folder(args.journal)
   model = setup.load(args, out)
   backends.need_tokenizer(model)
   backend = setup.prepare(args, out, model)
   subject = backends.subject(model, backend)
   likelihood = subject.likelihood(args.batch)
-  # All that an answer depends on; what the model is called is not of it.
-  about = {
-    "backend": backend.name,
-    "engine": backend.engine,
-    **backends.fingerprints(model, backend),
-    "tokenizer_sha256": provenance.tokenizer_sha256(subject.tokenizer),
-    "begin_id": subject.bos,
-    **likelihood.shape,
-    "versions": provenance.versions(),
-  }
+  about = _about(model, backend, args.batch)
+  about["chunk"] = likelihood.rows.chunk
   start = time.perf_counter()
   with _bar("items", sum(_count(task, args.limit) for task in found)) as bar:
     results = [
-      _task(args, task, about, likelihood, subject.tokenizer, bar)
+      _task(args, task, about, backend, likelihood, subject.tokenizer, bar)
       for task in found
     ]
   _table(out, results)
@@ -170,7 +195,9 @@ def _count(task: tasks.Task, limit: int | None) -> int:
   return len(task.items[:limit])
 
 
-def _task(args, task, about, likelihood, tokenizer, advance) -> dict[str, Any]:
+def _task(
+  args, task, about, backend, likelihood, tokenizer, advance
+) -> dict[str, Any]:
   """Accuracy on one task, with what a reader has to know of it."""
   asked = task._replace(items=task.items[: args.limit])
   start = time.perf_counter()
@@ -178,15 +205,14 @@ def _task(args, task, about, likelihood, tokenizer, advance) -> dict[str, Any]:
   with contextlib.ExitStack() as stack:
     kept = None
     if args.journal is not None:
-      path = files.make_folder(args.journal)
-      name = f"{task.name}.{about['backend']}.jsonl"
-      kept = journal.Journal(path / name, head | about, task)
+      path = _journal(args, task.name, backend)
+      kept = journal.Answers(path, head | about, task)
       stack.callback(kept.close)
     before = set(kept.done) if kept else set()
     answers = choices.answer(
       *(likelihood, tokenizer, asked),
       done=kept.done if kept else None,
-      keep=kept.write if kept else None,
+      keep=kept.keep if kept else None,
       progress=advance,
     )
   result = choices.result(asked, answers)

@@ -201,7 +201,7 @@ def _evaluating(evaluate) -> None:
   evaluate.add_argument(
     "--journal",
     metavar="FOLDER",
-    help="--task: keep answers there; an interrupted call goes on from them",
+    help="keep results there; an interrupted call goes on from them",
   )
   _number(evaluate, "batch", 16, "texts side by side")
 

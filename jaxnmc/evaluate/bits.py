@@ -11,8 +11,8 @@ bounded context.
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax import numpy as jnp
@@ -65,12 +65,70 @@ class Score:
     return math.exp(self.nats / self.words)
 
 
+class Part(NamedTuple):
+  """How well one document, or one window, was predicted.
+
+  Attributes:
+    nats: sum of -ln p over its ids.
+    ids: number of ids predicted.
+    integers: integers in the digest (0 for float backends).
+    digest: SHA-256 (hex) over the codes of its logits; None for float backends.
+  """
+
+  nats: float
+  ids: int
+  integers: int
+  digest: str | None
+
+
+def joined(
+  parts: Mapping[int, Part],
+  count: int,
+  *,
+  size: int,
+  documents: int,
+  words: int | None = None,
+) -> Score:
+  """The score of a text from those of its parts.
+
+  Args:
+    parts: by place; parts without ids may be left out.
+    count: number of parts, those without ids included.
+    size: UTF-8 bytes they stand for.
+    documents: number of documents.
+    words: words they stand for, or None.
+  """
+  there = [parts[k] for k in range(count) if k in parts]
+  integers = sum(part.integers for part in there)
+  whole = hashlib.sha256()
+  for k in range(count):
+    digest = parts[k].digest if k in parts else None
+    nothing = hashlib.sha256().digest()
+    whole.update(nothing if digest is None else bytes.fromhex(digest))
+  return Score(
+    nats=math.fsum(part.nats for part in there),
+    ids=sum(part.ids for part in there),
+    bytes=size,
+    documents=documents,
+    words=words,
+    integers=integers,
+    digest=whole.hexdigest() if integers else None,
+  )
+
+
 @dataclasses.dataclass
 class _Document:
-  """Ids of one document and what has been hashed of its logits."""
+  """Ids of one document and what has been found of it."""
 
+  place: int
   ids: np.ndarray
+  nats: float = 0.0
+  integers: int = 0
   sha: Any = dataclasses.field(default_factory=hashlib.sha256)
+
+  def part(self) -> Part:
+    digest = self.sha.hexdigest() if self.integers else None
+    return Part(self.nats, len(self.ids), self.integers, digest)
 
 
 def _size(tokenizer: Tokenizer, ids: np.ndarray) -> int:
@@ -188,6 +246,8 @@ class Scorer:
     batch: int = 16,
     chunk: int = 128,
     words: int | None = None,
+    done: Mapping[int, Part] | None = None,
+    keep: Callable[[dict[int, Part]], Any] | None = None,
     progress: Callable[[int], None] | None = None,
   ) -> Score:
     """Scores encoded documents.
@@ -200,14 +260,21 @@ class Scorer:
       batch: documents side by side.
       chunk: positions per call.
       words: words they stand for (see `words_of`), or None.
+      done: documents that are scored already, by place.
+      keep: called with the documents of every group as soon as they are done.
       progress: called with the number of ids done since the last call.
 
     Returns:
       `Score`.
     """
-    documents = [_Document(np.asarray(row, np.int32)) for row in rows]
-    by_length = sorted((d for d in documents if len(d.ids)), key=_length)
-    total, integers = 0.0, 0
+    documents = [
+      _Document(k, np.asarray(row, np.int32)) for k, row in enumerate(rows)
+    ]
+    parts = dict(done or {})
+    todo = [d for d in documents if len(d.ids) and d.place not in parts]
+    if progress is not None:
+      progress(sum(map(_length, documents)) - sum(map(_length, todo)))
+    by_length = sorted(todo, key=_length)
     for first in range(0, len(by_length), batch):
       group = by_length[first : first + batch]
       state = None
@@ -217,25 +284,25 @@ class Scorer:
         codes = None
         if step.codes is not None:
           codes = np.asarray(step.codes).astype("<i4")
-        done = 0
+        scored = 0
         for k, row in enumerate(group):
           count = min(max(len(row.ids) - start, 0), chunk)
-          total += float(nats[k, :count].sum())
-          done += count
+          row.nats += float(nats[k, :count].sum())
+          scored += count
           if codes is not None:
             row.sha.update(codes[k, :count].tobytes())
-            integers += codes[k, :count].size
+            row.integers += codes[k, :count].size
         if progress is not None:
-          progress(done)
-    whole = hashlib.sha256(b"".join(d.sha.digest() for d in documents))
-    return Score(
-      nats=total,
-      ids=sum(len(d.ids) for d in documents),
-      bytes=size,
+          progress(scored)
+      new = {row.place: row.part() for row in group}
+      parts |= new
+      if keep is not None:
+        keep(new)
+    return joined(
+      *(parts, len(documents)),
+      size=size,
       documents=len(documents),
       words=words,
-      integers=integers,
-      digest=whole.hexdigest() if integers else None,
     )
 
 

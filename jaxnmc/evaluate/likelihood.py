@@ -105,11 +105,6 @@ class Likelihood:
     )
     self._keep = jax.jit(_keep)
 
-  @property
-  def shape(self) -> dict[str, int]:
-    """Batch and chunk: floats may differ in their last bits with them."""
-    return {"batch": self.rows.batch, "chunk": self.rows.chunk}
-
   def __call__(
     self,
     pairs: Sequence[Pair],

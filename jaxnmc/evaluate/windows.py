@@ -8,13 +8,13 @@ begin-of-text token, which stands before the first, is one of them).
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxnmc.errors import ConfigError
-from jaxnmc.evaluate.bits import Score
+from jaxnmc.evaluate import bits
 from jaxnmc.evaluate.predict import Row, Rows
 
 
@@ -72,8 +72,10 @@ def score(
   batch: int = 16,
   chunk: int = 128,
   words: int | None = None,
+  done: Mapping[int, bits.Part] | None = None,
+  keep: Callable[[dict[int, bits.Part]], Any] | None = None,
   progress: Callable[[int], None] | None = None,
-) -> Score:
+) -> bits.Score:
   """Scores encoded documents.
 
   Args:
@@ -88,6 +90,8 @@ def score(
     batch: windows side by side.
     chunk: positions per call, for models with a state.
     words: words they stand for, or None.
+    done: windows that are scored already, by place.
+    keep: called with every window as soon as it is done.
     progress: called with the number of ids done since the last call.
 
   Returns:
@@ -101,25 +105,32 @@ def score(
   rows = []
   for ids in documents:
     whole = np.concatenate([[bos], ids]).astype(np.int32)
-    for begin, done, end in spans(len(ids), window, stride):
-      rows.append(Row(whole[begin : end + 1], done - begin))
+    for begin, first, end in spans(len(ids), window, stride):
+      rows.append(Row(whole[begin : end + 1], first - begin))
   scorer = Rows(run, params, jit=jit, batch=batch, chunk=min(chunk, window))
-  nats, digests, integers = 0.0, [b""] * len(rows), 0
-  for index, found in scorer(rows, codes=True):
-    nats += float(found.nats.astype(np.float64).sum())
+  parts = dict(done or {})
+  todo = [k for k in range(len(rows)) if k not in parts]
+  if progress is not None:
+    every = sum(len(ids) for ids in documents)
+    progress(every - sum(_targets(rows[k]) for k in todo))
+  for index, found in scorer([rows[k] for k in todo], codes=True):
+    nats = float(found.nats.astype(np.float64).sum())
+    part = bits.Part(nats, len(found.nats), 0, None)
     if found.codes is not None:
-      raw = found.codes.astype("<i4").tobytes()
-      digests[index] = hashlib.sha256(raw).digest()
-      integers += found.codes.size
+      digest = hashlib.sha256(found.codes.astype("<i4").tobytes()).hexdigest()
+      part = part._replace(integers=found.codes.size, digest=digest)
+    parts[todo[index]] = part
+    if keep is not None:
+      keep({todo[index]: part})
     if progress is not None:
-      progress(len(found.nats))
-  digest = hashlib.sha256(b"".join(digests)).hexdigest()
-  return Score(
-    nats=nats,
-    ids=sum(len(ids) for ids in documents),
-    bytes=size,
+      progress(part.ids)
+  return bits.joined(
+    *(parts, len(rows)),
+    size=size,
     documents=len(documents),
     words=words,
-    integers=integers,
-    digest=digest if integers else None,
   )
+
+
+def _targets(row: Row) -> int:
+  return len(row.ids) - 1 - row.first

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jaxnmc.evaluate import choices
+from jaxnmc.evaluate import choices, journal
 
 ITEMS = [
   {"id": f"i{k}", "question": q, "choices": list(c), "label": k % 2}
@@ -112,6 +112,38 @@ def test_an_interrupted_call_goes_on(
   assert "its batch is 16, now it is 4" in refused(*call, "--batch", 4)
   task.write_text(task.read_text() + json.dumps(ITEMS[0] | {"id": "new"}))
   assert "its task_sha256 is" in refused(*call)
+
+
+@pytest.mark.parametrize("window", [(), ("--window", 8)])
+def test_an_interrupted_text_goes_on(
+  run, as_json, refused, folders, text, tmp_path, monkeypatch, window
+):
+  folder = tmp_path / "journal"
+  call = ("evaluate", folders["tiny"], "--text", text, "--batch", 1, *window)
+  kept = journal.Parts.keep
+  calls = []
+
+  def interrupted(self, parts):
+    kept(self, parts)
+    calls.append(parts)
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(journal.Parts, "keep", interrupted)
+    assert run(*call, "--journal", folder)[0] == 130
+  assert len(calls) == 1
+  fresh = as_json(*call)
+  more = []
+  with monkeypatch.context() as patch:
+    patch.setattr(journal.Parts, "keep", lambda self, parts: more.extend(parts))
+    resumed = as_json(*call, "--journal", folder)
+  assert len(more) == (6 if window else 2) - 1  # windows, documents
+  assert not set(calls[0]) & set(more)
+  assert resumed.pop("parts_from_journal") == 1
+  assert fresh.pop("parts_from_journal") == 0
+  assert _strip([resumed]) == _strip([fresh])
+  reason = refused(*call, "--journal", folder, "--max_ids", 3)
+  assert "its max_ids is null, now it is 3" in reason
 
 
 def test_bad_input(refused, folders, task, text, tmp_path):
