@@ -10,6 +10,8 @@ BACKENDS = ("float", "fake_quant", "fixed", "spiking", "loihi")
 INTERPRETERS = ("float", "fake_quant", "fixed", "graph")
 PRESETS = ("FP16", "PT", "W8", "A8", "A16", "W8A8", "W8A16")
 ENGINES = ("functional", "stepped")
+# How multiple-choice items are asked: `jaxnmc.evaluate.tasks`.
+FORMS = ("plain", "question", "blank", "hellaswag")
 ZOO_MODEL = "stories-mmf"
 DEMO_PROMPT = "Once upon a time, there was a little"
 
@@ -103,25 +105,13 @@ def build() -> argparse.ArgumentParser:
 
   add("info", "parameters, memory and operations of a model", model=True)
 
-  evaluate = add("evaluate", "bits per byte and perplexity, JSON", model=True)
-  evaluate.add_argument(
-    "--text",
-    required=True,
-    metavar="FILE",
-    help="UTF-8 text, plain or .gz; lines '<|endoftext|>' part documents",
+  evaluate = add(
+    "evaluate", "perplexity of a text, or accuracy on tasks, JSON", model=True
   )
+  _evaluating(evaluate)
   _backend(evaluate)
   _engine(evaluate)
   _number(evaluate, "chips", None, "chips to place it on (backend loihi)")
-  _number(evaluate, "max_ids", None, "score only the first ids of a document")
-  _flag(
-    evaluate,
-    "prefix_bytes",
-    metavar="FILE",
-    help="JSON list: score only so many bytes of each document",
-  )
-  _number(evaluate, "max_documents", None, "score only the first documents")
-  _number(evaluate, "batch", 16, "documents side by side")
   _calibrate(evaluate)
 
   place = add(
@@ -223,6 +213,46 @@ def _planning(plan) -> None:
     metavar="FILE",
     help="make: text to choose ranges on (default: a few built-in sentences)",
   )
+
+
+def _evaluating(evaluate) -> None:
+  """Flags of `evaluate`."""
+  what = evaluate.add_mutually_exclusive_group(required=True)
+  what.add_argument(
+    "--text",
+    metavar="FILE",
+    help="UTF-8 text, plain or .gz; lines '<|endoftext|>' part documents",
+  )
+  what.add_argument(
+    "--task",
+    metavar="FILE",
+    nargs="+",
+    help="multiple-choice tasks: JSON lines with id, question, choices, label",
+  )
+  # None: given to neither kind; a flag of the other kind is refused.
+  number = lambda name, text: _number(evaluate, name, None, text)
+  number("max_ids", "--text: score only the first ids of a document")
+  _flag(
+    evaluate,
+    "prefix_bytes",
+    metavar="FILE",
+    help="--text: JSON list: score only so many bytes of each document",
+  )
+  number("max_documents", "--text: score only the first documents")
+  number("window", "--text: most ids that a prediction sees (default: all)")
+  number("stride", "--text: ids between windows (default: half a window)")
+  number("limit", "--task: only the first items of each file")
+  evaluate.add_argument(
+    "--form",
+    choices=FORMS,
+    help="--task: how items are asked (default: by the name of the file)",
+  )
+  evaluate.add_argument(
+    "--journal",
+    metavar="FOLDER",
+    help="keep results there; an interrupted call goes on from them",
+  )
+  _number(evaluate, "batch", 16, "texts side by side")
 
 
 def _placing(place) -> None:

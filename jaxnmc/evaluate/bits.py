@@ -4,23 +4,23 @@
 
 Each document starts from its own begin-of-text token and a state of zero; that
 token is not predicted, no end token is scored, and a blank that a tokenizer
-puts in front is not counted.
+puts in front is not counted.  `windows` scores the same documents with a
+bounded context.
 """
 
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.errors import TokenError
-from jaxnmc.evaluate.text import DataError
+from jaxnmc.evaluate.predict import stepper
+from jaxnmc.evaluate.text import DataError, count_words
 from jaxnmc.io.tokenizer import Tokenizer
-from jaxnmc.numerics.fx import Fx
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Score:
     ids: number of ids predicted.
     bytes: UTF-8 bytes they stand for.
     documents: number of documents.
+    words: words and line ends they stand for, None if not counted.
     integers: integers in the digest (0 for float backends).
     digest: SHA-256 over all logits codes, document by document in the order
       given (int32, little endian); None for float backends.
@@ -41,6 +42,7 @@ class Score:
   ids: int
   bytes: int
   documents: int
+  words: int | None = None
   integers: int = 0
   digest: str | None = None
 
@@ -54,13 +56,79 @@ class Score:
     """exp of the nats per id."""
     return math.exp(self.nats / self.ids)
 
+  @property
+  def word_perplexity(self) -> float | None:
+    """exp of the nats per word, as WikiText-2 is reported."""
+    # Nonsense can be further off than a float goes.
+    if not self.words or self.nats / self.words > 700:
+      return None
+    return math.exp(self.nats / self.words)
+
+
+class Part(NamedTuple):
+  """How well one document, or one window, was predicted.
+
+  Attributes:
+    nats: sum of -ln p over its ids.
+    ids: number of ids predicted.
+    integers: integers in the digest (0 for float backends).
+    digest: SHA-256 (hex) over the codes of its logits; None for float backends.
+  """
+
+  nats: float
+  ids: int
+  integers: int
+  digest: str | None
+
+
+def joined(
+  parts: Mapping[int, Part],
+  count: int,
+  *,
+  size: int,
+  documents: int,
+  words: int | None = None,
+) -> Score:
+  """The score of a text from those of its parts.
+
+  Args:
+    parts: by place; parts without ids may be left out.
+    count: number of parts, those without ids included.
+    size: UTF-8 bytes they stand for.
+    documents: number of documents.
+    words: words they stand for, or None.
+  """
+  there = [parts[k] for k in range(count) if k in parts]
+  integers = sum(part.integers for part in there)
+  whole = hashlib.sha256()
+  for k in range(count):
+    digest = parts[k].digest if k in parts else None
+    nothing = hashlib.sha256().digest()
+    whole.update(nothing if digest is None else bytes.fromhex(digest))
+  return Score(
+    nats=math.fsum(part.nats for part in there),
+    ids=sum(part.ids for part in there),
+    bytes=size,
+    documents=documents,
+    words=words,
+    integers=integers,
+    digest=whole.hexdigest() if integers else None,
+  )
+
 
 @dataclasses.dataclass
 class _Document:
-  """Ids of one document and what has been hashed of its logits."""
+  """Ids of one document and what has been found of it."""
 
+  place: int
   ids: np.ndarray
+  nats: float = 0.0
+  integers: int = 0
   sha: Any = dataclasses.field(default_factory=hashlib.sha256)
+
+  def part(self) -> Part:
+    digest = self.sha.hexdigest() if self.integers else None
+    return Part(self.nats, len(self.ids), self.integers, digest)
 
 
 def _size(tokenizer: Tokenizer, ids: np.ndarray) -> int:
@@ -114,12 +182,26 @@ def encode(
   return rows, size
 
 
-def _nats(logits, targets) -> jax.Array:
-  """-ln softmax(logits)[target]: [B, T] for logits [B, T, V]."""
-  if isinstance(logits, Fx):
-    logits = logits.to_float()
-  chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-  return jax.nn.logsumexp(logits, axis=-1) - chosen
+def words_of(
+  tokenizer: Tokenizer,
+  texts: Sequence[bytes],
+  rows: Sequence[np.ndarray],
+  max_ids: int | None = None,
+) -> int:
+  """Words and line ends of what `encode` kept; see `text.count_words`.
+
+  Args:
+    tokenizer: as for `encode`.
+    texts: as for `encode`.
+    rows: what it returned.
+    max_ids: as for `encode`.
+  """
+  total = 0
+  for data, row in zip(texts, rows, strict=True):
+    if max_ids is not None and len(row) >= max_ids:
+      data = tokenizer.decode(row).encode("utf-8")
+    total += count_words(data)
+  return total
 
 
 def _chunks(
@@ -152,17 +234,7 @@ class Scorer:
       run: `run(params, {"ids"}, state) -> (out, state[, counters])`.
       jit: whether to compile `run` here.
     """
-    nats = _nats if jit else jax.jit(_nats)
-
-    def call(params, ids, state):
-      out, state = run(params, {"ids": ids[:, :-1]}, state)[:2]
-      integers = isinstance(out.logits, Fx) and jnp.issubdtype(
-        out.logits.q.dtype, jnp.integer
-      )
-      codes = out.logits.q if integers else None
-      return nats(out.logits, ids[:, 1:]), codes, state
-
-    self._call = jax.jit(call) if jit else call
+    self._step = stepper(run, jit=jit)
 
   def __call__(
     self,
@@ -173,6 +245,9 @@ class Scorer:
     bos: int,
     batch: int = 16,
     chunk: int = 128,
+    words: int | None = None,
+    done: Mapping[int, Part] | None = None,
+    keep: Callable[[dict[int, Part]], Any] | None = None,
     progress: Callable[[int], None] | None = None,
   ) -> Score:
     """Scores encoded documents.
@@ -184,39 +259,50 @@ class Scorer:
       bos: token in front of every document.
       batch: documents side by side.
       chunk: positions per call.
+      words: words they stand for (see `words_of`), or None.
+      done: documents that are scored already, by place.
+      keep: called with the documents of every group as soon as they are done.
       progress: called with the number of ids done since the last call.
 
     Returns:
       `Score`.
     """
-    documents = [_Document(np.asarray(row, np.int32)) for row in rows]
-    by_length = sorted((d for d in documents if len(d.ids)), key=_length)
-    total, integers = 0.0, 0
+    documents = [
+      _Document(k, np.asarray(row, np.int32)) for k, row in enumerate(rows)
+    ]
+    parts = dict(done or {})
+    todo = [d for d in documents if len(d.ids) and d.place not in parts]
+    if progress is not None:
+      progress(sum(map(_length, documents)) - sum(map(_length, todo)))
+    by_length = sorted(todo, key=_length)
     for first in range(0, len(by_length), batch):
       group = by_length[first : first + batch]
       state = None
       for start, ids in _chunks(group, bos, batch, chunk):
-        nats, codes, state = self._call(params, jnp.asarray(ids), state)
-        nats = np.asarray(nats, np.float64)
-        codes = None if codes is None else np.asarray(codes).astype("<i4")
-        done = 0
+        step = self._step(params, jnp.asarray(ids), state)
+        nats, state = np.asarray(step.nats, np.float64), step.state
+        codes = None
+        if step.codes is not None:
+          codes = np.asarray(step.codes).astype("<i4")
+        scored = 0
         for k, row in enumerate(group):
           count = min(max(len(row.ids) - start, 0), chunk)
-          total += float(nats[k, :count].sum())
-          done += count
+          row.nats += float(nats[k, :count].sum())
+          scored += count
           if codes is not None:
             row.sha.update(codes[k, :count].tobytes())
-            integers += codes[k, :count].size
+            row.integers += codes[k, :count].size
         if progress is not None:
-          progress(done)
-    whole = hashlib.sha256(b"".join(d.sha.digest() for d in documents))
-    return Score(
-      nats=total,
-      ids=sum(len(d.ids) for d in documents),
-      bytes=size,
+          progress(scored)
+      new = {row.place: row.part() for row in group}
+      parts |= new
+      if keep is not None:
+        keep(new)
+    return joined(
+      *(parts, len(documents)),
+      size=size,
       documents=len(documents),
-      integers=integers,
-      digest=whole.hexdigest() if integers else None,
+      words=words,
     )
 
 

@@ -54,6 +54,12 @@ def file_sha256(path: str | os.PathLike) -> str:
     raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def tokenizer_sha256(tokenizer: Any) -> str | None:
+  """SHA-256 (hex) of a tokenizer's vocabulary; None where it cannot be had."""
+  stored = getattr(tokenizer, "serialized", None)
+  return None if stored is None else hashlib.sha256(stored()).hexdigest()
+
+
 def params_sha256(params: Any) -> str:
   """SHA-256 (hex) over paths, shapes, dtypes and bytes of a pytree's arrays."""
   sha = hashlib.sha256()

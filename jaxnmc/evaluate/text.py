@@ -72,6 +72,14 @@ def read_documents(paths: Sequence[str]) -> list[str]:
   return documents
 
 
+def count_words(data: bytes) -> int:
+  """Words between white space, and line ends: the count of WikiText-2.
+
+  Its test part, for one, is reported with 245,569.
+  """
+  return len(data.split()) + data.count(b"\n")
+
+
 def read_lengths(path: str) -> list[int]:
   """Reads a JSON list of prefix lengths in bytes, one per document.
 

@@ -185,6 +185,10 @@ class BPETokenizer:
     """Returns what rebuilds it: `format` (text) and `merges` int32[n, 2]."""
     return {"format": np.array(BPE_FORMAT), "merges": self.merges}
 
+  def serialized(self) -> bytes:
+    """Returns bytes that are equal for equal tokenizers."""
+    return BPE_FORMAT.encode() + self.merges.astype("<i4").tobytes()
+
   def save(self, path: str | os.PathLike) -> None:
     """Writes an npz; it appears whole or not at all.
 
@@ -280,6 +284,10 @@ class HFTokenizer:
     checked = flat_ids(ids, self.vocab_size, "token ids", empty=True)
     return self._inner.decode(checked.tolist(), skip_special_tokens=True)
 
+  def serialized(self) -> bytes:
+    """Returns bytes that are equal for equal tokenizers."""
+    return self._inner.to_str().encode("utf-8")
+
 
 class SentencePieceTokenizer:
   """Adapter for a SentencePiece `tokenizer.model` (extra `hf`)."""
@@ -317,6 +325,10 @@ class SentencePieceTokenizer:
     """Returns the text; special tokens are left out."""
     checked = flat_ids(ids, self.vocab_size, "token ids", empty=True)
     return self._inner.DecodeIds(checked.tolist())
+
+  def serialized(self) -> bytes:
+    """Returns bytes that are equal for equal tokenizers."""
+    return self._inner.serialized_model_proto()
 
 
 def _need_file(path: str | os.PathLike) -> None:

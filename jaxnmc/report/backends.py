@@ -9,6 +9,7 @@ import numpy as np
 import jaxnmc
 from jaxnmc.errors import ConfigError, TokenError
 from jaxnmc.evaluate import provenance
+from jaxnmc.evaluate.subject import Subject
 from jaxnmc.evaluate.text import read_documents
 from jaxnmc.models.generate import left_pad
 from jaxnmc.quantize import Plan
@@ -224,6 +225,23 @@ def fingerprints(model, backend: Backend) -> dict[str, str | None]:
   weights = provenance.params_sha256(model.params)
   plan = None if backend.plan is None else backend.plan.fingerprint
   return {"weights_sha256": weights, "plan_sha256": plan}
+
+
+def subject(model, backend: Backend) -> Subject:
+  """A model under a backend, as `jaxnmc.evaluate` takes it.
+
+  Raises:
+    TokenError: the model has no tokenizer.
+  """
+  return Subject(
+    backend.run,
+    backend.params,
+    need_tokenizer(model),
+    model.config.vocab_size,
+    begin_id(model),
+    backend.jit,
+    getattr(backend.run, "context", None),
+  )
 
 
 def place_on(graph, chips: int | None):

@@ -9,7 +9,7 @@ from jax import numpy as jnp
 
 from jaxnmc import errors, evaluate
 from jaxnmc import quantize as qz
-from jaxnmc.evaluate import bits, provenance, text
+from jaxnmc.evaluate import predict, provenance, text
 from jaxnmc.io.tokenizer import ByteTokenizer
 from jaxnmc.models import matmulfree
 from jaxnmc.ops import transform
@@ -157,6 +157,6 @@ def test_nats_of_codes_are_those_of_floats():
 
   codes = Fx(jnp.array([[[16, 0, -8]]]), frac=3, low=-128, high=127)
   targets = jnp.array([[2]])
-  one = bits._nats(codes, targets)
-  two = bits._nats(codes.to_float(), targets)
+  one = predict.nats_of(codes, targets)
+  two = predict.nats_of(codes.to_float(), targets)
   np.testing.assert_array_equal(one, two)
