@@ -185,13 +185,16 @@ def _planning(plan) -> None:
   which.add_argument(
     "--preset",
     choices=PRESETS,
-    help="make: bits of gains (W) and activations (A); W8A8 and W8A16 are"
-    " integers everywhere (default: W8A16, or nothing but --rule)",
+    metavar="NAME",
+    help=f"make: {', '.join(PRESETS)}: bits of gains (W) and activations (A);"
+    " W8A8 and W8A16 are integers everywhere (default: W8A16, or nothing but"
+    " --rule)",
   )
   which.add_argument(
     "--row",
     choices=PRESETS,
-    help="make: a row of the paper's Table 1, in float",
+    metavar="NAME",
+    help="make: the same as a row of the paper's Table 1, in float",
   )
   plan.add_argument(
     "--eps",
