@@ -204,16 +204,27 @@ def words_of(
   return total
 
 
-def _chunks(
-  rows: list[_Document], bos: int, batch: int, chunk: int
+def chunks(
+  rows: Sequence[np.ndarray], bos: int, batch: int, chunk: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-  """(first position, ids int32[batch, chunk + 1]) of rows side by side."""
-  longest = max(len(row.ids) for row in rows)
+  """Texts side by side, piece by piece.
+
+  Args:
+    rows: ids of each text, int32[n]; at most `batch`.
+    bos: token in front of every text; also what fills up.
+    batch: texts side by side.
+    chunk: positions of a piece.
+
+  Yields:
+    (first position, ids int32[batch, chunk + 1]); column t + 1 is to be
+    predicted from what stands before it.
+  """
+  longest = max(len(row) for row in rows)
   for first in range(0, longest, chunk):
     ids = np.full((batch, chunk + 1), bos, np.int32)
     for k, row in enumerate(rows):
       # Position t predicts ids[t] from ids[t - 1]; BOS comes before ids[0].
-      piece = row.ids[max(first - 1, 0) : first + chunk]
+      piece = row[max(first - 1, 0) : first + chunk]
       start = 1 if first == 0 else 0
       ids[k, start : start + len(piece)] = piece
     yield first, ids
@@ -278,7 +289,8 @@ class Scorer:
     for first in range(0, len(by_length), batch):
       group = by_length[first : first + batch]
       state = None
-      for start, ids in _chunks(group, bos, batch, chunk):
+      side = [document.ids for document in group]
+      for start, ids in chunks(side, bos, batch, chunk):
         step = self._step(params, jnp.asarray(ids), state)
         nats, state = np.asarray(step.nats, np.float64), step.state
         codes = None

@@ -1,0 +1,1 @@
+"""What number formats cost: rows, quoted figures and tables of the study."""

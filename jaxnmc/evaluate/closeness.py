@@ -1,0 +1,158 @@
+"""How close is one form of a model to another, on a text?
+
+Both predict the same ids; per document are summed the nats of each, how often
+they would write the same token, and KL(base || other).  Documents are the
+independent samples: intervals are those of ratios of sums over documents
+(Cochran, Sampling Techniques, 1977, 6.4), 95 % of a normal distribution.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from jaxnmc.evaluate.bits import chunks
+from jaxnmc.evaluate.text import DataError
+from jaxnmc.numerics.fx import Fx
+
+_Z = 1.959963984540054
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+  """A mean per id, with its interval.
+
+  Attributes:
+    value: the mean.
+    spread: half the width of the 95 % interval; None with one document.
+  """
+
+  value: float
+  spread: float | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Closeness:
+  """Sums over each document, float64[documents].
+
+  Attributes:
+    ids: ids that were predicted.
+    base_nats: -ln p of the base.
+    nats: -ln p of the other.
+    same: ids at which both find the same token most likely.
+    kl: KL(base || other) in nats.
+  """
+
+  ids: np.ndarray
+  base_nats: np.ndarray
+  nats: np.ndarray
+  same: np.ndarray
+  kl: np.ndarray
+
+  @property
+  def perplexity(self) -> float:
+    """Of the other form."""
+    return math.exp(self.nats.sum() / self.ids.sum())
+
+  @property
+  def base_perplexity(self) -> float:
+    """Of the base."""
+    return math.exp(self.base_nats.sum() / self.ids.sum())
+
+  @property
+  def loss(self) -> Figure:
+    """Relative growth of perplexity, from the base; paired by document."""
+    found = _ratio(self.nats - self.base_nats, self.ids)
+    grown = math.exp(found.value)
+    spread = None if found.spread is None else grown * found.spread
+    return Figure(grown - 1, spread)
+
+  @property
+  def agreement(self) -> Figure:
+    """Share of ids at which both find the same token most likely."""
+    return _ratio(self.same, self.ids)
+
+  @property
+  def divergence(self) -> Figure:
+    """KL(base || other), nats per id."""
+    return _ratio(self.kl, self.ids)
+
+
+def _ratio(sums: np.ndarray, counts: np.ndarray) -> Figure:
+  """sum / sum over documents, with the interval of such a ratio."""
+  total, k = counts.sum(), len(counts)
+  value = float(sums.sum() / total)
+  if k < 2:
+    return Figure(value, None)
+  rest = sums - value * counts
+  error = math.sqrt(k / (k - 1) * float(rest @ rest)) / float(total)
+  return Figure(value, _Z * error)
+
+
+def _logits(out) -> jax.Array:
+  """Logits in real units, float32[B, T, V]; sums in half would be off."""
+  logits = out.logits
+  if isinstance(logits, Fx):
+    return logits.to_float(jnp.float32)
+  return logits.astype(jnp.float32)
+
+
+def compare(
+  base: tuple[Callable, Any],
+  other: tuple[Callable, Any],
+  documents: Sequence[np.ndarray],
+  *,
+  bos: int,
+  batch: int = 16,
+  chunk: int = 128,
+  progress: Callable[[int], None] | None = None,
+) -> Closeness:
+  """Runs both forms over documents, state carried from piece to piece.
+
+  Args:
+    base: (run, params); `run(params, {"ids"}, state) -> (out, state)` can be
+      compiled.
+    other: the same of the other form.
+    documents: ids of each, int32[n]; empty ones are left out.
+    bos: token in front of every document.
+    batch: documents side by side.
+    chunk: positions of a piece.
+    progress: called with the number of ids done since the last call.
+
+  Raises:
+    DataError: there is nothing to predict.
+  """
+  rows = sorted((d for d in documents if len(d)), key=len)
+  if not rows:
+    raise DataError("found no ids to predict; name a text that is not empty")
+
+  @jax.jit
+  def step(ours, theirs, ids, states):
+    given, wanted = {"ids": ids[:, :-1]}, ids[:, 1:, None]
+    first, after = base[0](ours, given, states[0])[:2]
+    second, later = other[0](theirs, given, states[1])[:2]
+    p, q = (jax.nn.log_softmax(_logits(x)) for x in (first, second))
+    chosen = lambda x: -jnp.take_along_axis(x, wanted, axis=-1)[..., 0]
+    same = jnp.argmax(p, -1) == jnp.argmax(q, -1)
+    kl = jnp.sum(jnp.exp(p) * (p - q), -1)
+    return (chosen(p), chosen(q), same, kl), (after, later)
+
+  sums = np.zeros((4, len(rows)))
+  for begin in range(0, len(rows), batch):
+    group = rows[begin : begin + batch]
+    states = (None, None)
+    for start, ids in chunks(group, bos, batch, chunk):
+      found, states = step(base[1], other[1], jnp.asarray(ids), states)
+      found = [np.asarray(x, np.float64) for x in found]
+      counts = [min(max(len(row) - start, 0), chunk) for row in group]
+      for k, count in enumerate(counts):
+        for total, values in zip(sums, found, strict=True):
+          total[begin + k] += values[k, :count].sum()
+      if progress is not None:
+        progress(sum(counts))
+  lengths = np.array([len(row) for row in rows], np.float64)
+  return Closeness(lengths, *sums)
