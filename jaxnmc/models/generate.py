@@ -140,10 +140,11 @@ class Generator:
       flat_ids(ids, self.vocab_size, f"prompt {k}")
       for k, ids in enumerate(prompts)
     ]
-    for k, row in enumerate(rows):
+    for place, row in enumerate(rows):
       # The last token is not fed in.
-      whole = len(row) + tokens - 1
-      check_context(whole, self._context, f"prompt {k} and what follows it")
+      most = len(row) + tokens - 1
+      what = f"prompt {place} and what follows it"
+      check_context(most, self._context, what)
     ids, mask = left_pad(rows, pad_id or 0)
     inputs = {"ids": jnp.asarray(ids)}
     if not mask.all():

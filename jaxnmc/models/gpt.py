@@ -232,8 +232,9 @@ def parameters(config: Config) -> tuple[Parameter, ...]:
   for layer in range(config.num_layers):
     for part, matrices in (("attn", attn), ("mlp", mlp)):
       norm(f"layers.{layer}.{part}_norm")
-      for name, *sizes in matrices:
-        matrix(f"layers.{layer}.{part}.{name}", *sizes, config.bias)
+      for name, out, inp, spread in matrices:
+        path = f"layers.{layer}.{part}.{name}"
+        matrix(path, out, inp, spread, config.bias)
   norm("norm")
   if not config.tie_word_embeddings:
     matrix("head", v, d, std)

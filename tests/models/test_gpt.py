@@ -83,11 +83,11 @@ def test_float64_equals_numpy(name):
   np.testing.assert_array_equal(state["position"], [9] * 3)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["shared heads", "ternary gpt2"])
 def test_a_prompt_then_tokens_is_the_whole_at_once(name):
   run = runner(name)
   whole, last = run(IDS)
-  for cut in (1, 4, 8):
+  for cut in (1, 5):
     found, state = run(IDS[:, :cut])
     np.testing.assert_allclose(found, whole[:, :cut], rtol=0, atol=1e-10)
     for t in range(cut, 9):
@@ -98,7 +98,7 @@ def test_a_prompt_then_tokens_is_the_whole_at_once(name):
     )
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", ["llama"])
 def test_an_empty_state_is_no_state(name):
   config = CONFIGS[name]
   state = gpt.init_state(config, (3,))
@@ -121,7 +121,7 @@ def test_a_later_token_changes_nothing_before(name):
     assert (found[:, t] != whole[:, t]).any(axis=-1).all()
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", ["gpt2"])
 def test_padding_changes_nothing(name):
   """On the left, between and on the right; then more tokens follow."""
   run = runner(name)
@@ -144,103 +144,99 @@ def test_padding_changes_nothing(name):
 def test_batch_axes_between_are_those_in_front():
   """Training calls the model function itself, time first."""
   fn = gpt.make(CONFIGS["llama"])
+
+  @jax.jit
+  def run(params, ids, state=None):
+    out, state = fn(transform.Reference(), params, {"ids": ids}, state)
+    return out.logits, state
+
   with jax.enable_x64(True):
-    ops = transform.Reference()
     params = make_params("llama")
-    out, state = fn(ops, params, {"ids": jnp.asarray(IDS[:, :4].T)}, None)
-    more = {"ids": jnp.asarray(IDS[:, 4:].T)}
-    rest, state = fn(ops, params, more, state)
+    one, state = run(params, IDS[:, :4].T)
+    two, state = run(params, IDS[:, 4:].T, state)
   whole, _ = runner("llama")(IDS)
-  found = np.concatenate([out.logits, rest.logits]).swapaxes(0, 1)
+  found = np.concatenate([one, two]).swapaxes(0, 1)
   np.testing.assert_allclose(found, whole, rtol=0, atol=1e-10)
   assert state["layers"][0]["k"].shape == (9, 3, 12)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["shared heads", "gpt2", "ternary"])
 def test_gradients_are_finite_and_reach_every_parameter(name):
   config = CONFIGS[name]
   run = transform.reference(gpt.make(config))
-  params = jax.tree.map(jnp.float32, make_params(name))
 
   @jax.jit
-  @jax.grad
+  @jax.value_and_grad
   def grad(params):
     logits = run(params, {"ids": IDS})[0].logits[:, :-1]
     return optax.softmax_cross_entropy_with_integer_labels(
       logits, IDS[:, 1:]
     ).mean()
 
+  with jax.enable_x64(True):
+    params = make_params(name)
+    slope = jax.device_get(grad(params)[1])
+    if name == "gpt2":
+      # Smooth everywhere, so that differences say the same.
+      draw = lambda x: np.random.default_rng(x.size).normal(size=x.shape)
+      way = jax.tree.map(draw, params)
+      move = lambda t: jax.tree.map(lambda x, d: x + t * d, params, way)
+      want = (grad(move(1e-5))[0] - grad(move(-1e-5))[0]) / 2e-5
+      dots = jax.tree.map(lambda g, d: float((g * d).sum()), slope, way)
+      assert sum(jax.tree.leaves(dots)) == pytest.approx(want, rel=1e-6)
   for row in gpt.parameters(config):
     leaf = functools.reduce(
       lambda node, key: node[int(key) if key.isdigit() else key],
       row.path.split("."),
-      grad(params),
+      slope,
     )
     assert np.isfinite(leaf).all(), row.path
     if row.path.endswith("attn.k.bias"):
       # Adds the same to every score of a query.
-      np.testing.assert_allclose(leaf, 0, atol=1e-6)
+      np.testing.assert_allclose(leaf, 0, atol=1e-12)
     else:
       assert np.abs(leaf).max() > 1e-7, row.path
 
 
-def test_gradient_is_the_slope():
-  """Of dense and normed paths alike, against differences in float64."""
-  run = transform.reference(gpt.make(CONFIGS["gpt2"]))
-  with jax.enable_x64(True):
-    params = make_params("gpt2")
-    value = jax.jit(lambda p: jnp.sum(run(p, {"ids": IDS})[0].logits ** 2))
-    slope = jax.grad(value)(params)
-    way = jax.tree.map(
-      lambda x: np.random.default_rng(x.size).normal(size=x.shape), params
-    )
-    at = lambda t: float(
-      value(jax.tree.map(lambda x, d: x + t * d, params, way))
-    )
-    want = (at(1e-5) - at(-1e-5)) / 2e-5
-    found = jax.tree.map(lambda g, d: float((g * d).sum()), slope, way)
-  assert sum(jax.tree.leaves(found)) == pytest.approx(want, rel=1e-6)
-
-
 def test_bfloat16_products_are_close():
-  fn, params = gpt.make(CONFIGS["gpt2"]), make_params("gpt2")
-  params = jax.tree.map(jnp.float32, params)
-  inputs = {"ids": jnp.asarray(IDS.T)}
-  wide = fn(transform.Reference(), params, inputs)[0].logits
-  narrow = fn(mixed.Mixed(), params, inputs)[0].logits
+  fn = gpt.make(CONFIGS["gpt2"])
+  params = jax.tree.map(jnp.float32, make_params("gpt2"))
+
+  @jax.jit
+  def run(params, ids):
+    every = (transform.Reference(), mixed.Mixed())
+    return [fn(ops, params, {"ids": ids})[0].logits for ops in every]
+
+  wide, narrow = run(params, IDS.T)
   assert narrow.dtype == jnp.float32
-  gap = np.abs(narrow - wide)
-  assert 0 < gap.max() < 0.05 * np.std(wide)
+  assert 0 < np.abs(narrow - wide).max() < 0.05 * np.std(wide)
 
 
-@pytest.mark.parametrize("changes", [{}, GPT2, {"ternary": True}])
+@pytest.mark.parametrize("changes", [{}, GPT2])
 def test_a_few_sequences_are_learned_by_heart(changes):
   config = gpt.Config(**{**SIZES, "hidden_size": 24}, **changes)
   fn = gpt.make(config)
-  ids = jnp.asarray(IDS.T)
+  ids = IDS.T
   optimizer = optax.adam(1e-2)
 
+  def loss(params):
+    logits = fn(transform.Reference(), params, {"ids": ids[:-1]})[0].logits
+    return optax.softmax_cross_entropy_with_integer_labels(
+      logits, ids[1:]
+    ).mean()
+
   @jax.jit
-  def step(carry, _):
-    params, opt = carry
-
-    def loss(params):
-      logits = fn(transform.Reference(), params, {"ids": ids[:-1]})[0].logits
-      return optax.softmax_cross_entropy_with_integer_labels(
-        logits, ids[1:]
-      ).mean()
-
+  def step(params, opt):
     value, grads = jax.value_and_grad(loss)(params)
     updates, opt = optimizer.update(grads, opt, params)
-    return (optax.apply_updates(params, updates), opt), value
+    return optax.apply_updates(params, updates), opt, value
 
-  params = gpt.init_params(config, jax.random.key(0))
-  start = (params, optimizer.init(params))
-  (params, _), losses = jax.jit(
-    lambda start: jax.lax.scan(step, start, length=150)
-  )(start)
+  params = jax.jit(lambda: gpt.init_params(config, jax.random.key(0)))()
+  opt, losses = optimizer.init(params), []
+  for _ in range(150):
+    params, opt, value = step(params, opt)
+    losses.append(float(value))
   assert losses[0] == pytest.approx(math.log(11), abs=0.3)
-  # The second token of three different sequences that may begin alike.
   assert losses[-1] < 0.1
 
 
@@ -248,25 +244,30 @@ def test_a_few_sequences_are_learned_by_heart(changes):
 
 
 def test_beyond_the_context_is_refused():
-  run = transform.reference(gpt.make(CONFIGS["llama"]))
+  config = CONFIGS["llama"]
+  run = transform.reference(gpt.make(config))
   assert run.context == 9
-  params = jax.tree.map(jnp.float32, make_params("llama"))
-  long = np.zeros((1, 10), np.int32)
+  # Refused before anything is computed, so that these may be anything.
+  params, long = {}, np.zeros((1, 10), np.int32)
   with pytest.raises(TokenError, match="10 tokens, .* at most 9"):
     run(params, {"ids": long})
-  _, state = run(params, {"ids": long[:, :6]})
+  state = gpt.init_state(config, (1,))
+  state["position"] = state["position"] + 6
   with pytest.raises(TokenError, match="10 tokens, .* at most 9"):
     run(params, {"ids": long[:, :4]}, state)
-  fn = gpt.make(CONFIGS["llama"])
   with pytest.raises(TokenError, match="10 tokens"):
-    fn(transform.Reference(), params, {"ids": long.T})
+    gpt.make(config)(transform.Reference(), params, {"ids": long.T})
   # Padding takes no place.
   mask = np.ones((1, 10), np.int32)
   mask[0, 2] = 0
-  run(params, {"ids": long, "mask": mask})
+  check = gpt.make(config).check_inputs
+  check({"ids": long, "mask": mask})
+  mask[0, 2] = 1
+  with pytest.raises(TokenError, match="10 tokens"):
+    check({"ids": long, "mask": mask})
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", ["llama"])
 def test_beyond_the_context_is_never_silent(name):
   """Under jit the position is not known; the logits say it."""
   run = runner(name)
@@ -298,7 +299,7 @@ def test_generation_is_the_argmax_of_the_whole():
 
 def test_a_state_of_another_model_is_refused():
   other = gpt.Config(**{**SIZES, "max_position_embeddings": 8})
-  run = transform.reference(gpt.make(CONFIGS["llama"]))
+  run = jax.jit(transform.reference(gpt.make(CONFIGS["llama"])))
   params = jax.tree.map(jnp.float32, make_params("llama"))
   with pytest.raises(PlanError, match=r"k_memory.*\[8, 12\].*\[9, 12\]"):
     run(params, {"ids": IDS[0]}, gpt.init_state(other))
@@ -328,7 +329,7 @@ def test_first_values():
     **{**SIZES, **GPT2, "hidden_size": 96, "num_heads": 4},
     tie_word_embeddings=False,
   )
-  params = gpt.init_params(config, jax.random.key(1))
+  params = jax.jit(lambda: gpt.init_params(config, jax.random.key(1)))()
   layer = params["layers"][1]
   std = lambda x: float(np.std(x))
   assert std(layer["attn"]["q"]["weight"]) == pytest.approx(0.02, rel=0.03)
