@@ -226,7 +226,7 @@ def test_bad_contents(folder):
     _put(folder, "config.json", json.dumps(fields).encode())
     _refused(folder, "config.json", *words, error=error)
 
-  put_config(lambda c: c.update(model="gpt"), "gpt", error=CheckpointError)
+  put_config(lambda c: c.update(model="rnn"), "rnn", error=CheckpointError)
   put_config(lambda c: c.update(config=1), "config", error=ConfigError)
   put_config(lambda c: c["config"].update(w=1), "w", error=ConfigError)
   put_config(
