@@ -168,7 +168,8 @@ def test_commands(run_folder, tmp_path, capsys):
   assert found["state_bytes"] == 4 * (2 * 2 * 24 * 16 + 1)
   for backend in ("fixed", "loihi"):
     status, out, err = call(
-      *("run", run_folder, "--prompt", "The ", "--backend", backend)
+      *("run", run_folder, "--prompt", "The ", "--tokens", 3),
+      *("--backend", backend),
     )
     assert status == 2
     assert "layers.0.attn.norm: ops.layer_norm has no integer form" in err
