@@ -100,7 +100,7 @@ def write_rows(cache: jax.Array, x: jax.Array, slots: jax.Array) -> jax.Array:
 
 
 def check_cache(path: str, cache, shape: tuple[int, ...]) -> None:
-  """Refuses a cache of another model or batch.
+  """Refuses a cache of another model or batch, or one of no floats.
 
   Args:
     path: where, for the message.
@@ -108,8 +108,14 @@ def check_cache(path: str, cache, shape: tuple[int, ...]) -> None:
     shape: the shape that this model has.
 
   Raises:
-    PlanError: another shape.
+    PlanError: another shape or type.
   """
+  if not jnp.issubdtype(getattr(cache, "dtype", None), jnp.floating):
+    raise PlanError(
+      f"{path}: expected a float state, found"
+      f" {getattr(cache, 'dtype', type(cache).__name__)}; start from None"
+      " (zeros) or from the state of an earlier call of the same transform"
+    )
   if tuple(cache.shape) != shape:
     raise PlanError(
       f"{path}: the state has a cache of shape {list(cache.shape)}, the model"

@@ -116,7 +116,7 @@ class FloatOnly(FixedPoint):
         " made under another plan"
       )
     else:
-      attention.check_cache(path, cache, shape)
+      attention.check_cache(path, cache.q, shape)
       old = cache.q
     return dataclasses.replace(x, q=attention.write_rows(old, x.q, slots))
 

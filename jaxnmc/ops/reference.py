@@ -162,10 +162,18 @@ class Reference(Ops):
     Returns:
       float[T, ..., out].
     """
-    del tied
-    self.guard(self.path(name))
+    path = self.path(name)
+    self.guard(path)
+    weight = self._stored(tied or path + ".weight", weight)
     out = self._dense_product(x, weight.astype(x.dtype))
-    return self.site(name, out if bias is None else out + bias)
+    if bias is not None:
+      out = out + self._stored(path + ".bias", bias)
+    return self.site(name, out)
+
+  def _stored(self, path: str, param):
+    """A parameter as it is kept; interpreters with formats round it here."""
+    del path
+    return param
 
   def _dense_product(self, x, weight):
     return product(x, weight)
@@ -236,6 +244,9 @@ class Reference(Ops):
 
   def layer_norm(self, name: str, x, gain, bias, eps: float):
     """LayerNorm with gain and bias float[n]; the result is the site `name`."""
+    path = self.path(name)
+    gain = self._stored(path + ".gain", gain)
+    bias = self._stored(path + ".bias", bias)
     return self.site(name, layer_norm(x, gain, bias, eps))
 
   def act_quant(self, name: str, x):

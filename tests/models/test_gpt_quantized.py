@@ -12,6 +12,7 @@ from jaxnmc.errors import PlanError
 from jaxnmc.models import gpt
 from jaxnmc.models.families import FAMILIES
 from jaxnmc.numerics.fx import Fx
+from jaxnmc.numerics.weights import QVector
 from jaxnmc.ops import transform
 from jaxnmc.ops.record import record
 
@@ -141,6 +142,51 @@ def test_a_float_state_and_one_of_another_plan_are_refused():
     two(params, ids, state)
 
 
+def test_plans_that_leave_sites_in_float():
+  """The paper's rows: rounded parameters, rounded blocks, half precision."""
+  fn, params, stats = case("gpt2")
+  run = lambda preset: jax.jit(
+    transform.fake_quant(fn, quantize.plan(stats, preset))
+  )
+  want, _ = jax.jit(transform.reference(fn))(params, {"ids": IDS})
+  plain = quantize.PT.replace(eps=1e-3)
+  whole, _ = run(plain)(params, {"ids": IDS})
+  np.testing.assert_allclose(whole.logits, want.logits, atol=1e-5)
+  gaps = {}
+  for name in ("W8", "A8", "A16", "FP16"):
+    preset = getattr(quantize, name).replace(eps=1e-3)
+    step = run(preset)
+    out, _ = step(params, {"ids": IDS[:, :6]})
+    _, state = step(params, {"ids": IDS[:, :5]})
+    last, state = step(params, {"ids": IDS[:, 5:6]}, state)
+    size = float(np.std(want.logits))
+    np.testing.assert_allclose(
+      last.logits[:, 0], out.logits[:, 5], atol=0.02 * size
+    )
+    gaps[name] = np.abs(out.logits - want.logits[:, :6]).mean() / size
+  assert 0 < gaps["A16"] < gaps["A8"] / 10
+  assert 1e-4 < gaps["W8"] < 0.1
+  assert 1e-4 < gaps["FP16"] < 0.01
+  # Rounding twice changes nothing: weights are rounded where they are used.
+  plan = quantize.plan(stats, quantize.W8.replace(eps=1e-3))
+  fmt = plan.format("layers.0.mlp.up.weight")
+  up = params["layers"][0]["mlp"]["up"]
+  codes = np.clip(
+    np.floor(up["weight"] * 2.0**fmt.frac + 0.5), fmt.low, fmt.high
+  )
+  layer = {**params["layers"][0], "mlp": {**params["layers"][0]["mlp"]}}
+  layer["mlp"]["up"] = {**up, "weight": np.float32(codes * 2.0**-fmt.frac)}
+  assert np.abs(layer["mlp"]["up"]["weight"] - up["weight"]).max() > 0
+  step = jax.jit(transform.fake_quant(fn, plan))
+  one, _ = step(params, {"ids": IDS})
+  two, _ = step({**params, "layers": [layer]}, {"ids": IDS})
+  np.testing.assert_array_equal(one.logits, two.logits)
+  with pytest.raises(PlanError, match="k_memory: expected a float state"):
+    fine = quantize.plan(stats, WIDE)
+    _, state = jax.jit(transform.fake_quant(fn, fine))(params, {"ids": IDS})
+    step(params, {"ids": IDS[:, :1]}, {**state, "position": jnp.zeros(2, int)})
+
+
 def test_formats_are_trainable():
   fn, params, stats = case("gpt2")
   run = transform.fake_quant(fn, quantize.plan(stats, quantize.W8A8))
@@ -176,18 +222,26 @@ def test_integers_are_refused_by_op_and_site(name, says):
     record(fn, plan, qparams)
 
 
-def test_integer_parameters_are_those_of_fake_quant():
+def test_parameters_are_rounded_where_they_are_used():
+  """Those of `quantize_params` give the same, of any kind."""
   fn, params, stats = case("gpt2")
   plan = quantize.plan(stats, quantize.W8A16)
   tree = quantize.quantize_params(params, plan).tree
-  weight = tree["layers"][0]["mlp"]["up"]["weight"]
-  assert weight.q.dtype == np.int8
-  fmt = plan.format("layers.0.mlp.up.weight")
-  assert fmt.bits == 8
-  want = np.floor(
-    params["layers"][0]["mlp"]["up"]["weight"] * 2.0**fmt.frac + 0.5
-  )
-  np.testing.assert_array_equal(weight.q, np.clip(want, fmt.low, fmt.high))
+  up = tree["layers"][0]["mlp"]["up"]
+  assert up["weight"].q.dtype == np.int8
+  assert plan.format("layers.0.mlp.up.weight").bits == 8
+  assert up["bias"].frac == plan.format("layers.0.mlp.up.bias").frac
+  real = lambda v: np.float64(v.q) * 2.0**-v.frac
+  is_vector = lambda v: isinstance(v, QVector)
+  with jax.enable_x64(True):
+    kept = jax.tree.map(real, tree, is_leaf=is_vector)
+    given = jax.tree.map(np.float64, params)
+    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(given), strict=True):
+      assert 0 < np.abs(a - b).max() < 0.02
+    run = jax.jit(transform.fake_quant(fn, plan))
+    one, _ = run(given, {"ids": IDS})
+    two, _ = run(kept, {"ids": IDS})
+  np.testing.assert_array_equal(one.logits.q, two.logits.q)
 
 
 def test_families_are_found_by_their_configs():
