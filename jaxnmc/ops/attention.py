@@ -110,11 +110,12 @@ def check_cache(path: str, cache, shape: tuple[int, ...]) -> None:
   Raises:
     PlanError: another shape or type.
   """
-  if not jnp.issubdtype(getattr(cache, "dtype", None), jnp.floating):
+  dtype = getattr(cache, "dtype", None)
+  if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
     raise PlanError(
-      f"{path}: expected a float state, found"
-      f" {getattr(cache, 'dtype', type(cache).__name__)}; start from None"
-      " (zeros) or from the state of an earlier call of the same transform"
+      f"{path}: expected a float state, found {dtype or type(cache).__name__};"
+      " start from None (zeros) or from the state of an earlier call of the"
+      " same transform"
     )
   if tuple(cache.shape) != shape:
     raise PlanError(

@@ -208,8 +208,7 @@ class Rounding(Reference):
 
   def attention(self, name, q, k, v, seen, heads, kv_heads):
     """Softmax attention; the result is the site `name`."""
-    wide = (_wide(x) for x in (q, k, v))
-    out = attention.attend(*wide, seen, heads, kv_heads)
+    out = attention.attend(_wide(q), _wide(k), _wide(v), seen, heads, kv_heads)
     return self.site(name, out.astype(q.dtype))
 
   # --- state

@@ -56,7 +56,9 @@ def first_state(state):
   """
 
   def zero(x) -> bool:
-    return not isinstance(x, Fx | jax.core.Tracer) and not np.any(x)
+    # As NumPy's: under jit even the zeros of a constant would be traced.
+    known = not isinstance(x, Fx | jax.core.Tracer)
+    return known and not np.any(np.asarray(x))
 
   leaves = jax.tree.leaves(state, is_leaf=is_fx)
   return None if leaves and all(map(zero, leaves)) else state

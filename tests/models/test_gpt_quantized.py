@@ -181,10 +181,10 @@ def test_plans_that_leave_sites_in_float():
   one, _ = step(params, {"ids": IDS})
   two, _ = step({**params, "layers": [layer]}, {"ids": IDS})
   np.testing.assert_array_equal(one.logits, two.logits)
+  fine = jax.jit(transform.fake_quant(fn, quantize.plan(stats, WIDE)))
+  _, state = fine(params, {"ids": IDS[:, :1]})
   with pytest.raises(PlanError, match="k_memory: expected a float state"):
-    fine = quantize.plan(stats, WIDE)
-    _, state = jax.jit(transform.fake_quant(fn, fine))(params, {"ids": IDS})
-    step(params, {"ids": IDS[:, :1]}, {**state, "position": jnp.zeros(2, int)})
+    step(params, {"ids": IDS[:, :1]}, state)
 
 
 def test_formats_are_trainable():
