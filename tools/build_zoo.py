@@ -21,7 +21,7 @@ import jaxnmc as nmc
 from jaxnmc.evaluate import bits, provenance, text
 from jaxnmc.io import tokenizer as tokenizers
 from jaxnmc.io import zoo
-from jaxnmc.models import matmulfree
+from jaxnmc.models import families
 from jaxnmc.train import export
 
 _RUN = flags.DEFINE_string("run", None, "Folder of the training run.")
@@ -39,17 +39,19 @@ flags.mark_flags_as_required(["run", "valid"])
 _LENGTH = 512
 
 
-def _batches(tokenizer, documents: list[str], bos: int) -> list[dict]:
+def _batches(
+  tokenizer, documents: list[str], bos: int, context: int | None
+) -> list[dict]:
   """Left-aligned windows from the start of each document."""
-  rows = []
+  rows, most = [], min(_LENGTH, context or _LENGTH)
   for document in documents:
-    ids = [bos, *tokenizer.encode(document)][:_LENGTH]
+    ids = [bos, *tokenizer.encode(document)][:most]
     rows.append(np.asarray(ids, np.int32))
   batches = []
   for first in range(0, len(rows), 16):
     group = rows[first : first + 16]
     size = max(len(r) for r in group)
-    size = -(-size // 64) * 64
+    size = min(-(-size // 64) * 64, most)
     # Padding repeats the text: it adds no value that text does not reach.
     ids = np.stack([np.resize(r, size) for r in group])
     batches.append({"ids": ids})
@@ -58,10 +60,12 @@ def _batches(tokenizer, documents: list[str], bos: int) -> list[dict]:
 
 def _scores(model, plan, qparams, texts: dict[str, list[bytes]], bos: int):
   """{range: {backend: Score}} of the packed model."""
-  backends = {
-    "float": (nmc.reference(model.fn), model.params),
-    "fixed": (nmc.fixed(model.fn, plan), qparams),
-  }
+  backends = {"float": (nmc.reference(model.fn), model.params)}
+  if families.family_of(model.config).name == "matmulfree":
+    backends["fixed"] = nmc.fixed(model.fn, plan), qparams
+  else:
+    # Softmax attention has no integers.
+    backends["fake_quant"] = nmc.fake_quant(model.fn, plan), model.params
   vocab = model.config.vocab_size
   result: dict[str, dict] = {}
   for name, (run, params) in backends.items():
@@ -79,12 +83,13 @@ def _scores(model, plan, qparams, texts: dict[str, list[bytes]], bos: int):
 
 
 def _table(scores) -> str:
+  _, name = next(iter(scores.values()))
   lines = [
-    "| text | bytes | float | `fixed`, W8A16 | perplexity float | `fixed` |",
+    f"| text | bytes | float | `{name}`, W8A16 | perplexity float | `{name}` |",
     "| --- | ---: | ---: | ---: | ---: | ---: |",
   ]
   for label, by in scores.items():
-    f, q = by["float"], by["fixed"]
+    f, q = by["float"], by[name]
     lines.append(
       f"| {label} | {f.bytes:,} | {f.bits_per_byte:.4f} |"
       f" {q.bits_per_byte:.4f} | {f.perplexity:.3f} | {q.perplexity:.3f} |"
@@ -117,24 +122,21 @@ Made with {provenance.versions()} on {platform.machine()},
 def main(_) -> None:
   run = pathlib.Path(_RUN.value)
   params, meta = export.load(run / "best.npz")
-  config = matmulfree.Config(**meta["config"])
+  config = families.from_json(meta["config"], str(run / "best.npz"))
   tokenizer = tokenizers.load(run / "tokenizer.npz")
-  fn = matmulfree.make(config)
+  fn = families.make(config)
   params = zoo.rounded(config, params)
   bos = config.bos_token_id
   documents = text.read_documents(_TRAIN.value)
   # Documents from all over the text, not only its start.
   stride = max(1, len(documents) // _DOCUMENTS.value)
-  batches = _batches(tokenizer, documents[::stride], bos)
+  context = getattr(fn, "context", None)
+  batches = _batches(tokenizer, documents[::stride], bos, context)
   stats = nmc.calibrate(fn)(params, batches)
   plan = nmc.plan(stats, nmc.quantize.W8A16)
   qparams = nmc.quantize_params(params, plan)
-  model = nmc.Model(
-    name=_NAME.value,
-    config=config,
-    params=params,
-    fn=fn,
-    init_state=lambda batch=(): matmulfree.init_state(config, batch),
+  model = families.model(
+    *(_NAME.value, config, params),
     tokenizer=tokenizer,
     plan=plan,
     qparams=qparams,

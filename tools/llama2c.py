@@ -1,8 +1,9 @@
 """llama2.c files: tokenizers, checkpoints and what these compute.
 
 The layouts are those of llama2.c (`stories260K.bin`, `tok512.bin`) and of its
-ternary branch (`bit_model_*.bin`).  Only for scoring such checkpoints beside
-our own; they are Transformers, which no transform of jaxnmc takes.
+ternary branch (`bit_model_*.bin`).  The float ones are `jaxnmc.models.gpt`
+(`as_gpt`); the ternary ones, whose block has no norms, are computed here, only
+to be scored beside our own.
 """
 
 import heapq
@@ -15,11 +16,22 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.evaluate.bits import Score, Scorer
-from jaxnmc.models.matmulfree import Out
+from jaxnmc.models import gpt
+from jaxnmc.models.model import Out
+from jaxnmc.models.parameters import build
+from jaxnmc.ops.transform import reference
 
 BOS = 1
 _MAGIC = 0x616B3432
 _NAMES = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
+_OURS = {
+  **{f"w{name}": f"attn.{name}.weight" for name in "qkvo"},
+  "attn_norm": "attn_norm.gain",
+  "mlp_norm": "mlp_norm.gain",
+  "w1": "mlp.gate.weight",
+  "w2": "mlp.down.weight",
+  "w3": "mlp.up.weight",
+}
 _EPS = 1e-5
 
 
@@ -176,6 +188,34 @@ class _Reader:
     return values[fields].reshape(rows, columns)
 
 
+def as_gpt(checkpoint: Checkpoint) -> tuple[gpt.Config, dict]:
+  """(config, params) of a float checkpoint, as our own transformer.
+
+  Raises:
+    ValueError: it is of the ternary kind.
+  """
+  shape, arrays = checkpoint
+  if "attn_norm" not in arrays:
+    raise ValueError("a ternary checkpoint has no norms of its blocks")
+  config = gpt.Config(
+    vocab_size=shape.vocab,
+    hidden_size=shape.dim,
+    num_layers=shape.layers,
+    num_heads=shape.heads,
+    num_kv_heads=shape.kv_heads,
+    intermediate_size=shape.hidden,
+    max_position_embeddings=shape.context,
+    rotary_pairs="neighbours",
+    norm_eps=_EPS,
+    bos_token_id=BOS,
+  )
+  leaves = {"embed.weight": arrays["embed"], "norm.gain": arrays["norm"]}
+  for layer in range(shape.layers):
+    for theirs, ours in _OURS.items():
+      leaves[f"layers.{layer}.{ours}"] = arrays[theirs][layer]
+  return config, build(leaves)
+
+
 def _rms(x: jax.Array, gain: jax.Array) -> jax.Array:
   mean = jnp.mean(x * x, axis=-1, keepdims=True)
   return x * jax.lax.rsqrt(mean + _EPS) * gain
@@ -213,19 +253,14 @@ def _attention(q, k, v, shape: Shape) -> jax.Array:
 
 
 def logits(shape: Shape, params, ids: jax.Array) -> jax.Array:
-  """float32[B, T, vocab] of ids int32[B, T]."""
-  plain = "attn_norm" in params
-  linear = (lambda x, w: x @ w.T) if plain else _bitlinear
-  norm = lambda x, p, name: _rms(x, p[name]) if plain else x
+  """float32[B, T, vocab] of a ternary checkpoint, ids int32[B, T]."""
   layers = {k: v for k, v in params.items() if k not in ("embed", "norm")}
 
   def block(h, p):
-    x = norm(h, p, "attn_norm")
-    q, k, v = (linear(x, p[name]) for name in ("wq", "wk", "wv"))
-    h = h + linear(_attention(q, k, v, shape), p["wo"])
-    x = norm(h, p, "mlp_norm")
-    gated = jax.nn.silu(linear(x, p["w1"])) * linear(x, p["w3"])
-    return h + linear(gated, p["w2"]), None
+    q, k, v = (_bitlinear(h, p[name]) for name in ("wq", "wk", "wv"))
+    h = h + _bitlinear(_attention(q, k, v, shape), p["wo"])
+    gated = jax.nn.silu(_bitlinear(h, p["w1"])) * _bitlinear(h, p["w3"])
+    return h + _bitlinear(gated, p["w2"]), None
 
   h, _ = jax.lax.scan(block, params["embed"][ids], layers)
   return _rms(h, params["norm"]) @ params["embed"].T
@@ -239,12 +274,15 @@ def score(path: str, rows: list[np.ndarray], size: int) -> Score:
     rows: int32 ids of each document, without BOS.
     size: bytes that they stand for.
   """
-  shape, params = read_checkpoint(path)
+  shape, params = checkpoint = read_checkpoint(path)
+  if "attn_norm" in params:
+    config, params = as_gpt(checkpoint)
+    return Scorer(reference(gpt.make(config)))(params, rows, size, bos=BOS)
 
   def run(params, inputs, state):
     return Out(logits(shape, params, inputs["ids"])), state
 
-  # One chunk holds the longest document: a Transformer has no short state.
+  # One chunk holds the longest document: nothing is remembered here.
   longest = max(map(len, rows))
   params = jax.tree.map(jnp.asarray, params)
   return Scorer(run)(params, rows, size, bos=BOS, chunk=longest)

@@ -50,7 +50,7 @@ def _model(args, out: Output) -> dict:
   batches = backends.calibration_batches(model, documents)
   ids = np.concatenate(
     [b["ids"][b.get("mask", np.ones_like(b["ids"])) != 0] for b in batches]
-  )[:_MOST_IDS]
+  )[: min(_MOST_IDS, getattr(model.fn, "context", None) or _MOST_IDS)]
   rows = health.sites(model.fn, plan, qparams, ids)
   bad = [r for r in rows if r["dead"] or r["saturated"]]
   bad.sort(key=lambda r: (-r["saturated"] / r["values"], -r["dead"]))

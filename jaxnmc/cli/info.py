@@ -31,9 +31,10 @@ def main(args) -> int:
     (k.replace("_", " "), v) for k, v in found["operations_per_token"].items()
   ]
   out.table("Operations per token", ("kind", ">number"), rows)
-  rows = [("all", f"{100 * zero['all']:.1f} %")]
-  rows += [(k, f"{100 * v:.1f} %") for k, v in zero["by_role"].items()]
-  out.table("Zero weights of ternary matrices", ("role", ">share"), rows)
+  if zero is not None:
+    rows = [("all", f"{100 * zero['all']:.1f} %")]
+    rows += [(k, f"{100 * v:.1f} %") for k, v in zero["by_role"].items()]
+    out.table("Zero weights of ternary matrices", ("role", ">share"), rows)
   rows = [*found["config"].items()]
   tokenizer = found["tokenizer"] or {"kind": "none"}
   rows.append(("tokenizer", ", ".join(str(v) for v in tokenizer.values())))

@@ -11,6 +11,7 @@ from jaxnmc.errors import TokenError
 from jaxnmc.evaluate import provenance
 from jaxnmc.io.tokenizer import stream_decoder
 from jaxnmc.models.generate import Generated, Generator
+from jaxnmc.models.inputs import check_context
 from jaxnmc.models.sampling import sampler
 from jaxnmc.report import backends, costs, files, pages, plots, trace
 
@@ -112,6 +113,9 @@ def story(
     jit=backend.jit,
   )
   eos = getattr(model.tokenizer, "eos_id", None)
+  # Before the prompt is shown; the last token is not fed in.
+  context = getattr(model.fn, "context", None)
+  check_context(len(prompt) + tokens - 1, context, "prompt and --tokens")
   out.raw(text)
   start = time.perf_counter()
   found = generator(

@@ -230,12 +230,33 @@ def chunks(
     yield first, ids
 
 
+def pieces(rows: Sequence[np.ndarray], context: int | None) -> list[np.ndarray]:
+  """Documents in pieces that a model can read, each from its own BOS.
+
+  Args:
+    rows: ids of each document, int32[n].
+    context: most tokens of a sequence, BOS included; None: any number.
+
+  Returns:
+    int32[n] with n <= context, in order.  (The last id is predicted, not read,
+    so that BOS and n - 1 ids are.)
+  """
+  if context is None:
+    return list(rows)
+  return [
+    row[first : first + context]
+    for row in rows
+    for first in range(0, max(len(row), 1), context)
+  ]
+
+
 class Scorer:
   """Scores texts with one backend; keeps the compiled programs.
 
   Documents run side by side in chunks of a fixed length, with the state
   carried from chunk to chunk, so that any length needs two programs and the
   same memory.  What follows the end of a shorter document is not counted.
+  A document that is longer than the model's context is scored in `pieces`.
   """
 
   def __init__(self, run: Callable, *, jit: bool = True):
@@ -246,6 +267,8 @@ class Scorer:
       jit: whether to compile `run` here.
     """
     self._step = stepper(run, jit=jit)
+    # What the transforms say of the model; other callables say nothing.
+    self._context: int | None = getattr(run, "context", None)
 
   def __call__(
     self,
@@ -271,15 +294,17 @@ class Scorer:
       batch: documents side by side.
       chunk: positions per call.
       words: words they stand for (see `words_of`), or None.
-      done: documents that are scored already, by place.
-      keep: called with the documents of every group as soon as they are done.
+      done: documents (or pieces of them) that are scored already, by place.
+      keep: called with those of every group as soon as they are done.
       progress: called with the number of ids done since the last call.
 
     Returns:
       `Score`.
     """
+    chunk = min(chunk, self._context or chunk)
+    cut = pieces(rows, self._context)
     documents = [
-      _Document(k, np.asarray(row, np.int32)) for k, row in enumerate(rows)
+      _Document(k, np.asarray(row, np.int32)) for k, row in enumerate(cut)
     ]
     parts = dict(done or {})
     todo = [d for d in documents if len(d.ids) and d.place not in parts]
@@ -313,7 +338,7 @@ class Scorer:
     return joined(
       *(parts, len(documents)),
       size=size,
-      documents=len(documents),
+      documents=len(rows),
       words=words,
     )
 

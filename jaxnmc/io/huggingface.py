@@ -15,6 +15,7 @@ from jax import numpy as jnp
 from jaxnmc.errors import CheckpointError
 from jaxnmc.io import files, hf_config, name_map, safetensors_files
 from jaxnmc.models.matmulfree_config import Config
+from jaxnmc.models.parameters import build
 from jaxnmc.numerics.ternary import MIN_SCALE, Ternary
 
 CONFIG = "config.json"
@@ -95,7 +96,7 @@ def read(folder: str | os.PathLike) -> Imported:
       shared = tied and entry.key == name_map.HEAD_KEY
       key = name_map.EMBED_KEY if shared else entry.key
       leaves[entry.path] = jnp.asarray(tensors.read(key, entry.shape))
-  params = name_map.build(leaves)
+  params = build(leaves)
   return Imported(parsed.config, params, parsed.skipped, unused, tied)
 
 

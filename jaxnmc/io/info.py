@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax import numpy as jnp
 
-from jaxnmc.io import name_map
+from jaxnmc.io import gpt_operations, name_map
+from jaxnmc.models.families import family_of
 from jaxnmc.models.matmulfree_config import Config
 from jaxnmc.models.model import Model
 from jaxnmc.numerics.ternary import Ternary, ternarize
@@ -23,7 +25,7 @@ def info(model: Model) -> dict[str, Any]:
   Returns:
     `parameters` by kind, `memory_bytes` by format, `state_bytes` of one
     sequence, `operations_per_token` (see `operations`), `zero_fraction` of
-    ternary matrices, over all and by role (mean over layers).
+    ternary matrices, over all and by role (mean over layers); None without.
   """
   config = model.config
   return {
@@ -31,7 +33,7 @@ def info(model: Model) -> dict[str, Any]:
     "config": dataclasses.asdict(config),
     "parameters": parameters(config),
     "memory_bytes": memory(config),
-    "state_bytes": 4 * config.num_layers * config.state_size,
+    "state_bytes": state_bytes(config),
     "operations_per_token": operations(config),
     "zero_fraction": zero_fraction(config, model.params),
     "tokenizer": None
@@ -45,21 +47,34 @@ def info(model: Model) -> dict[str, Any]:
   }
 
 
-def parameters(config: Config) -> dict[str, int]:
-  """Number of parameters by kind, and their total."""
-  count = {"matrix": 0, "table": 0, "gain": 0, "bounds": 0}
+# Kind of a parameter -> how it is called here.
+_KINDS = {
+  "matrix": "ternary",
+  "dense": "dense",
+  "table": "embedding",
+  "gain": "gains",
+  "bias": "biases",
+  "bounds": "lower_bounds",
+}
+
+
+def parameters(config: Any) -> dict[str, int]:
+  """Number of parameters by kind (those that there are), and their total."""
+  count = dict.fromkeys(_KINDS.values(), 0)
   for entry in name_map.entries(config):
-    count[entry.kind] += math.prod(entry.shape)
-  return {
-    "total": sum(count.values()),
-    "ternary": count["matrix"],
-    "embedding": count["table"],
-    "gains": count["gain"],
-    "lower_bounds": count["bounds"],
-  }
+    count[_KINDS[entry.kind]] += math.prod(entry.shape)
+  found = {kind: number for kind, number in count.items() if number}
+  return {"total": sum(count.values()), **found}
 
 
-def memory(config: Config) -> dict[str, int]:
+def state_bytes(config: Any) -> int:
+  """Bytes of the state of one sequence, 32 bits each."""
+  init = family_of(config).init_state
+  leaves = jax.tree.leaves(jax.eval_shape(lambda: init(config)))
+  return 4 * sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def memory(config: Any) -> dict[str, int]:
   """Bytes of the parameters in three formats.
 
   `float32`: everything.  `packed_8bit` and `packed_16bit`: ternary codes at
@@ -80,8 +95,17 @@ def memory(config: Config) -> dict[str, int]:
   }
 
 
-def operations(config: Config) -> dict[str, int]:
+def operations(config: Any) -> dict[str, int]:
   """Operations of the float model for one token, batch one.
+
+  What is counted depends on the family: `matmulfree_operations`,
+  `gpt_operations.operations`.
+  """
+  return _OPERATIONS[family_of(config).name](config)
+
+
+def matmulfree_operations(config: Config) -> dict[str, int]:
+  """Operations of the MatMul-free model, one token.
 
   Kinds:
     ternary_adds: one add, subtract or skip per stored ternary weight.
@@ -148,7 +172,13 @@ def operations(config: Config) -> dict[str, int]:
   return total
 
 
-def zero_fraction(config: Config, params: dict[str, Any]) -> dict[str, Any]:
+_OPERATIONS: dict[str, Callable[[Any], dict[str, int]]] = {
+  "matmulfree": matmulfree_operations,
+  "gpt": gpt_operations.operations,
+}
+
+
+def zero_fraction(config: Any, params: dict[str, Any]) -> dict[str, Any] | None:
   """Share of zero weights, 0 to 1: over all, the extremes, and by role.
 
   Args:
@@ -156,7 +186,8 @@ def zero_fraction(config: Config, params: dict[str, Any]) -> dict[str, Any]:
     params: matrices are latent float[out, in] or `Ternary`.
 
   Returns:
-    `all`, `least` and `most` of a matrix, `by_role`: role -> mean over layers.
+    `all`, `least` and `most` of a matrix, `by_role`: role -> mean over layers;
+    None for a model without ternary matrices.
 
   Raises:
     CheckpointError: a matrix is not in the tree.
@@ -177,6 +208,8 @@ def zero_fraction(config: Config, params: dict[str, Any]) -> dict[str, Any]:
     size += many
     role = entry.path.split(".")[-2]
     shares.setdefault(role, []).append(here / many)
+  if not size:
+    return None
   every = [share for row in shares.values() for share in row]
   return {
     "all": zeros / size,

@@ -1,6 +1,5 @@
 """`jaxnmc.load`: a zoo name, a Hugging Face folder or our own checkpoint."""
 
-import functools
 import os
 import pathlib
 from typing import Any
@@ -17,7 +16,7 @@ from jaxnmc.io import (
   zoo,
 )
 from jaxnmc.io import tokenizer as tokenizers
-from jaxnmc.models import matmulfree
+from jaxnmc.models import families
 from jaxnmc.models.model import Model
 from jaxnmc.quantize.params import quantize_params
 
@@ -59,22 +58,11 @@ def _zoo_names() -> str:
   return ", ".join(zoo.names()) or "which is empty"
 
 
-def _model(name: str, config: matmulfree.Config, params, **more) -> Model:
-  return Model(
-    name=name,
-    config=config,
-    params=params,
-    fn=matmulfree.make(config),
-    init_state=functools.partial(matmulfree.init_state, config),
-    **more,
-  )
-
-
 def _shipped(name: str, shipped: zoo.Shipped) -> Model:
   plan = shipped.plan
   # Here, so that a plan of another model is refused when it is loaded.
   qparams = quantize_params(shipped.params, plan) if plan else None
-  return _model(
+  return families.model(
     name,
     shipped.config,
     shipped.params,
@@ -95,7 +83,7 @@ def _from_folder(path: pathlib.Path) -> Model:
   if any((path / name).exists() for name in (huggingface.CONFIG, *weights)):
     found = huggingface.read(path)
     tokenizer, notes = _tokenizer(path, found.config)
-    return _model(
+    return families.model(
       str(path),
       found.config,
       found.params,
@@ -129,7 +117,7 @@ def _from_file(path: pathlib.Path) -> Model:
 
 def _trained(path: pathlib.Path, name: str) -> Model:
   arrays, meta = trained.read(path)
-  config = zoo.config_from(meta.get("config"), str(path))
+  config = families.from_json(meta.get("config"), str(path))
   leaves: dict[str, Any] = {}
   for key, value in arrays.items():
     if value.dtype.kind != "f":
@@ -140,11 +128,11 @@ def _trained(path: pathlib.Path, name: str) -> Model:
     leaves[key.replace("/", ".")] = jnp.asarray(value, jnp.float32)
   params = name_map.checked(leaves, config, str(path))
   tokenizer, notes = _tokenizer(path.parent, config)
-  return _model(name, config, params, tokenizer=tokenizer, notes=notes)
+  return families.model(name, config, params, tokenizer=tokenizer, notes=notes)
 
 
 def _tokenizer(
-  folder: pathlib.Path, config: matmulfree.Config
+  folder: pathlib.Path, config: Any
 ) -> tuple[Any, tuple[str, ...]]:
   """The tokenizer in a folder, if there is one that this installation reads."""
   if not any((folder / name).is_file() for name in tokenizers.FILES):

@@ -1,16 +1,20 @@
-"""Which tensor of a Hugging Face checkpoint is which parameter, as data.
+"""The parameters of every family of models, as data.
 
-State dict of `HGRNBitForCausalLM` (one `weight` each, no biases, stored [out,
-in]).  A row is (our path, their key, shape, kind).
+Of the MatMul-free model also which tensor of a Hugging Face checkpoint is
+which: state dict of `HGRNBitForCausalLM` (one `weight` each, no biases, stored
+[out, in]).  A row is (our path, their key, shape, kind).
 Shapes are spelled with the sizes of the configuration: V vocabulary, D hidden,
 E recurrent, I GLU, L layers; G = 2 I (gate rows first, then up rows).
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from jaxnmc.errors import CheckpointError
-from jaxnmc.models.matmulfree_config import Config
+from jaxnmc.models import gpt, matmulfree
+from jaxnmc.models.families import family_of
+from jaxnmc.models.parameters import build
 
 _TABLES = (
   ("embed.weight", "model.embeddings.weight", "VD", "table"),
@@ -49,9 +53,9 @@ class Entry:
 
   Attributes:
     path: our name, e.g. "layers.0.attn.i.weight".
-    key: name in the Hugging Face state dict.
+    key: name in the Hugging Face state dict; ours, where there is none.
     shape: shape in both.
-    kind: "table", "bounds", "gain" or "matrix" (ternary).
+    kind: "table", "bounds", "gain", "matrix" (ternary), "dense" or "bias".
   """
 
   path: str
@@ -60,8 +64,7 @@ class Entry:
   kind: str
 
 
-def entries(config: Config) -> tuple[Entry, ...]:
-  """Every parameter of a MatMul-free LM, in the order of the network."""
+def _matmulfree(config: matmulfree.Config) -> tuple[Entry, ...]:
   sizes = {
     "V": config.vocab_size,
     "D": config.hidden_size,
@@ -84,6 +87,22 @@ def entries(config: Config) -> tuple[Entry, ...]:
   return (*out, *rows(_HEAD))
 
 
+def _gpt(config: gpt.Config) -> tuple[Entry, ...]:
+  rows = gpt.parameters(config)
+  return tuple(Entry(p.path, p.path, p.shape, p.kind) for p in rows)
+
+
+_ENTRIES: dict[str, Callable[[Any], tuple[Entry, ...]]] = {
+  "matmulfree": _matmulfree,
+  "gpt": _gpt,
+}
+
+
+def entries(config: Any) -> tuple[Entry, ...]:
+  """Every parameter of a model, in the order of the network."""
+  return _ENTRIES[family_of(config).name](config)
+
+
 def get(params: Any, path: str) -> Any:
   """The leaf at a path such as "layers.0.attn.i.weight".
 
@@ -97,34 +116,12 @@ def get(params: Any, path: str) -> Any:
     except (KeyError, IndexError, TypeError):
       raise CheckpointError(
         f"parameter {path}: not in the tree (nothing at {part!r}); allowed is"
-        " the full tree of jaxnmc.models.matmulfree.init_params"
+        " the full tree of init_params of its family (jaxnmc.models)"
       ) from None
   return node
 
 
-def build(leaves: dict[str, Any], separator: str = ".") -> dict[str, Any]:
-  """{"layers.0.norm": x, ...} -> nested dicts, lists where keys are numbers."""
-  tree: dict[str, Any] = {}
-  for path, leaf in leaves.items():
-    *parents, last = path.split(separator)
-    node = tree
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[last] = leaf
-  return _lists(tree)
-
-
-def _lists(node: Any) -> Any:
-  if not isinstance(node, dict):
-    return node
-  if node and all(key.isdigit() for key in node):
-    return [_lists(node[key]) for key in sorted(node, key=int)]
-  return {key: _lists(value) for key, value in node.items()}
-
-
-def checked(
-  leaves: dict[str, Any], config: Config, name: str
-) -> dict[str, Any]:
+def checked(leaves: dict[str, Any], config: Any, name: str) -> dict[str, Any]:
   """Builds the tree of a config from named leaves.
 
   Args:

@@ -4,8 +4,8 @@ A folder holds
 
   config.json    {"format", "model", "config": fields of the config}
   model.npz      `<path>:codes` 2-bit ternary codes and `<path>:scale`;
-                 `<path>:int` and `<path>:frac` the embedding as integers
-                 times 2^-frac; everything else float32 under its path
+                 `<path>:int` and `<path>:frac` embeddings and dense matrices
+                 as integers times 2^-frac; all else float32 under its path
   tokenizer.npz  merges of our own BPE (none: bytes)
   card.md        what it is, from which data, how good
   plan.json      number formats, so that no calibration text is needed
@@ -28,19 +28,20 @@ from typing import Any
 import numpy as np
 from jax import numpy as jnp
 
-from jaxnmc.errors import CheckpointError, ConfigError, PlanError, UserError
+from jaxnmc.errors import CheckpointError, PlanError, UserError
 from jaxnmc.io import files, name_map
 from jaxnmc.io.tokenizer import BPETokenizer
-from jaxnmc.models import matmulfree
+from jaxnmc.models import families
 from jaxnmc.numerics.formats import Format, frac_for, round_to
 from jaxnmc.numerics.ternary import Ternary, host_ternary, pack2, unpack2
 from jaxnmc.quantize.plan import Plan
 
 FORMAT = "jaxnmc-zoo-1"
-MODEL = "matmulfree"
 MANIFEST = "manifest.json"
 REQUIRED = ("card.md", "config.json", "model.npz", "tokenizer.npz")
 PLAN = "plan.json"
+# Kinds of parameters that are kept as integers times a power of two.
+GRIDS = ("table", "dense")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Shipped:
     plan: number formats, or None.
   """
 
-  config: matmulfree.Config
+  config: Any
   params: dict[str, Any]
   tokenizer: BPETokenizer
   card: str
@@ -80,12 +81,13 @@ def names() -> list[str]:
 
 
 def rounded(
-  config: matmulfree.Config, params: dict[str, Any], embed_bits: int = 16
+  config: Any, params: dict[str, Any], embed_bits: int = 16
 ) -> dict[str, Any]:
   """The parameters as a zoo folder gives them back.
 
-  Matrices become `Ternary`; the embedding is rounded to the grid of
-  `embed_bits` bits that holds its range; the rest is float32.  Doing it twice
+  Ternary matrices become `Ternary`; embeddings are rounded to the grid of
+  `embed_bits` bits that holds their range, dense matrices to that of 16 bits;
+  the rest is float32.  Doing it twice
   changes nothing.  Calibrate on these before shipping a plan.
 
   Args:
@@ -105,7 +107,7 @@ def rounded(
 
 def write(
   folder: str | os.PathLike,
-  config: matmulfree.Config,
+  config: Any,
   params: dict[str, Any],
   tokenizer: BPETokenizer,
   card: str,
@@ -144,7 +146,7 @@ def write(
     )
   about = {
     "format": FORMAT,
-    "model": MODEL,
+    "model": families.family_of(config).name,
     "config": dataclasses.asdict(config),
   }
   content = {
@@ -181,10 +183,11 @@ def _pack(config, params, embed_bits) -> dict[str, np.ndarray]:
       codes, scale = host_ternary(leaf)
       out[entry.path + ":codes"] = pack2(codes)
       out[entry.path + ":scale"] = np.asarray(scale, np.float32)
-    elif entry.kind == "table":
+    elif entry.kind in GRIDS:
       value = np.asarray(leaf)
-      fmt = Format(embed_bits, frac_for(float(np.abs(value).max()), embed_bits))
-      kind = np.int8 if embed_bits == 8 else np.int16
+      bits = embed_bits if entry.kind == "table" else 16
+      fmt = Format(bits, frac_for(float(np.abs(value).max()), bits))
+      kind = np.int8 if bits == 8 else np.int16
       out[entry.path + ":int"] = round_to(value, fmt).astype(kind)
       out[entry.path + ":frac"] = np.asarray(fmt.frac, np.int32)
     else:
@@ -269,43 +272,16 @@ def _content(source: Traversable) -> dict[str, bytes]:
   return content
 
 
-def _config(data: bytes, name: str) -> matmulfree.Config:
+def _config(data: bytes, name: str) -> Any:
   about = json.loads(data)
-  if about.get("model") != MODEL:
+  family = about.get("model")
+  if family not in families.FAMILIES:
+    allowed = ", ".join(map(repr, families.FAMILIES))
     raise CheckpointError(
-      f"{name}: found model {about.get('model')!r}, allowed is {MODEL!r}; a"
-      " newer jaxnmc may know it"
+      f"{name}: found model {family!r}, allowed is {allowed}; a newer jaxnmc"
+      " may know it"
     )
-  return config_from(about.get("config"), name)
-
-
-def config_from(fields: Any, name: str) -> matmulfree.Config:
-  """A config from the JSON object of its fields.
-
-  Args:
-    fields: the object.
-    name: file name for messages.
-
-  Raises:
-    ConfigError: unknown, missing or impossible fields.
-  """
-  if not isinstance(fields, dict):
-    raise ConfigError(
-      f"{name}: field 'config' is {fields!r}, allowed is an object"
-    )
-  known = {f.name for f in dataclasses.fields(matmulfree.Config)}
-  unknown = sorted(fields.keys() - known)
-  if unknown:
-    raise ConfigError(
-      f"{name}: unknown config fields {', '.join(unknown)}; allowed are"
-      f" {', '.join(sorted(known))}"
-    )
-  try:
-    return matmulfree.Config(**fields)
-  except UserError as error:
-    raise ConfigError(f"{name}: {error}") from error
-  except (TypeError, ValueError) as error:
-    raise ConfigError(f"{name}: a field has a wrong type ({error})") from error
+  return families.from_json(about.get("config"), name, family)
 
 
 def _unpack(arrays, config, name) -> dict[str, Any]:
@@ -337,7 +313,7 @@ def _unpack(arrays, config, name) -> dict[str, Any]:
         raise CheckpointError(f"{name}: array {path}:codes: {error}") from error
       scale = jnp.asarray(take(path + ":scale", "f"), jnp.float32)
       leaves[path] = Ternary(jnp.asarray(codes), scale)
-    elif entry.kind == "table":
+    elif entry.kind in GRIDS:
       value = take(path + ":int", "i").astype(np.float32)
       frac = int(take(path + ":frac", "i"))
       # Codes of 16 bits times a power of two: exact in float32.

@@ -14,7 +14,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.errors import TokenError
-from jaxnmc.models.inputs import flat_ids
+from jaxnmc.models.inputs import check_context, flat_ids
 from jaxnmc.models.sampling import Greedy
 
 
@@ -91,6 +91,8 @@ class Generator:
     """
     self.vocab_size = vocab_size
     self.params = params
+    # What the transforms say of the model; other callables say nothing.
+    self._context = getattr(run, "context", None)
     self._run = jax.jit(run) if jit else run
 
     def pick(logits, step):
@@ -125,7 +127,8 @@ class Generator:
       `Generated`.
 
     Raises:
-      TokenError: an empty or impossible prompt, or tokens < 1.
+      TokenError: an empty or impossible prompt, tokens < 1, or more of both
+        than the model's context holds.
     """
     if not isinstance(tokens, int) or tokens < 1:
       raise TokenError(
@@ -137,6 +140,11 @@ class Generator:
       flat_ids(ids, self.vocab_size, f"prompt {k}")
       for k, ids in enumerate(prompts)
     ]
+    for place, row in enumerate(rows):
+      # The last token is not fed in.
+      most = len(row) + tokens - 1
+      what = f"prompt {place} and what follows it"
+      check_context(most, self._context, what)
     ids, mask = left_pad(rows, pad_id or 0)
     inputs = {"ids": jnp.asarray(ids)}
     if not mask.all():

@@ -14,19 +14,23 @@ from jaxnmc.errors import TokenError
 _KEYS = ("ids", "mask")
 
 
-def token_check(vocab_size: int) -> Callable[[Mapping], None]:
+def token_check(
+  vocab_size: int, context: int | None = None
+) -> Callable[..., None]:
   """The check of a language model's inputs.
 
   Args:
     vocab_size: ids run from 0 to vocab_size - 1.
+    context: most tokens of a sequence, those that its state has seen
+      (`state["position"]`) included; None: any number.
 
   Returns:
-    `check(inputs)`, which takes `{"ids": int[T] or [B, T], "mask": the same
-    shape of 0 and 1, None or absent}` and raises `TokenError` for anything
-    else.
+    `check(inputs, state=None)`, which takes `{"ids": int[T] or [B, T], "mask":
+    the same shape of 0 and 1, None or absent}` and raises `TokenError` for
+    anything else, or for more tokens than the context holds.
   """
 
-  def check(inputs) -> None:
+  def check(inputs, state=None) -> None:
     if not isinstance(inputs, Mapping) or inputs.get("ids") is None:
       raise TokenError(
         "inputs must be a dict with 'ids' (and 'mask' if there is padding);"
@@ -43,8 +47,29 @@ def token_check(vocab_size: int) -> Callable[[Mapping], None]:
     _check_ids(ids, vocab_size)
     if mask is not None:
       _check_mask(mask, tuple(ids.shape))
+    if context is not None:
+      _check_room(ids, mask, state, context)
 
   return check
+
+
+def check_context(tokens: int, context: int | None, what: str) -> None:
+  """Refuses more tokens than a model's context holds.
+
+  Args:
+    tokens: of the whole sequence.
+    context: `fn.context` of the model; None holds any number.
+    what: the sequence, for the message.
+
+  Raises:
+    TokenError: it is longer.
+  """
+  if context is not None and tokens > context:
+    raise TokenError(
+      f"{what}: {tokens} tokens, but the model holds at most {context} of a"
+      " sequence; give fewer tokens, or a model with a larger"
+      " max_position_embeddings"
+    )
 
 
 def flat_ids(
@@ -150,6 +175,18 @@ def _check_mask(mask, shape: tuple[int, ...]) -> None:
       f"inputs['mask']{list(place)} is {values[place]}; a mask holds 1 for"
       " tokens and 0 for padding"
     )
+
+
+def _check_room(ids, mask, state, context: int) -> None:
+  count: int | np.ndarray = ids.shape[-1]
+  values = None if mask is None else _concrete(mask)
+  if mask is not None:
+    # Padding takes no place; traced, it may all be padding.
+    count = 0 if values is None else values.sum(-1)
+  before = state.get("position") if isinstance(state, Mapping) else None
+  start = _concrete(before) if before is not None else None
+  most = int(np.max(count if start is None else start + count))
+  check_context(most, context, "inputs['ids'] with the state before them")
 
 
 def _concrete(x) -> np.ndarray | None:

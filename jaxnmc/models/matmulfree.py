@@ -16,37 +16,14 @@ L is BitLinear: its own RMSNorm, an activation quantiser, a ternary matrix.
 """
 
 import jax
-from flax import struct
 from jax import numpy as jnp
 
+from jaxnmc.models.bitlinear import bit_linear, product
 from jaxnmc.models.inputs import token_check
 from jaxnmc.models.matmulfree_config import PRESETS, Config
+from jaxnmc.models.model import Out
 
 __all__ = ["PRESETS", "Config", "Out", "init_params", "init_state", "make"]
-
-
-@struct.dataclass
-class Out:
-  """Output of a language model.
-
-  Attributes:
-    logits: [T, ..., V] scores of the next token (float, or fixed point).
-  """
-
-  logits: jax.Array
-
-
-def _product(ops, name, p, x):
-  """The rest of a BitLinear: quantiser, ternary product, output site."""
-  with ops.at(name):
-    x = ops.act_quant("act", x)
-    return ops.site("out", ops.linear("weight", p["weight"], x))
-
-
-def _bit_linear(ops, config, name, p, x):
-  with ops.at(name):
-    x = ops.norm("norm", x, p["norm"], config.bitlinear_eps)
-  return _product(ops, name, p, x)
 
 
 def _normed(ops, config, outer, inner, r):
@@ -80,7 +57,7 @@ def _token_mixer(ops, config, p, norm_gain, bound, r, state, mask):
   """MLGRU: (output before the residual, last state [..., E])."""
   inner = {name: p[name]["norm"] for name in "ifg"}
   x = _normed(ops, config, norm_gain, inner, r)
-  i, f, z = (_product(ops, name, p[name], x[name]) for name in "ifg")
+  i, f, z = (product(ops, name, p[name], x[name]) for name in "ifg")
   rest = ops.one_minus(ops.sigmoid(f))
   if bound is not None:
     rest = ops.mul(ops.one_minus(bound), rest)
@@ -92,7 +69,7 @@ def _token_mixer(ops, config, p, norm_gain, bound, r, state, mask):
   state, h = ops.scan("mlgru", _recurrence, init, (f, u))
   gate = ops.norm("g_norm", z, p["g_norm"], config.rms_norm_eps)
   gated = ops.site("gated", ops.mul(gate, ops.silu("silu_h", h)))
-  return _bit_linear(ops, config, "o", p["o"], gated), state
+  return bit_linear(ops, "o", p["o"], gated, config.bitlinear_eps), state
 
 
 def _channel_mixer(ops, config, p, norm_gain, r):
@@ -103,7 +80,7 @@ def _channel_mixer(ops, config, p, norm_gain, r):
     gate, up = ops.linear_split("weight", p["gate"]["weight"], x, 2)
     gate, up = ops.site("out", gate), ops.site("up", up)
   hidden = ops.site("glu", ops.mul(ops.silu("silu", gate), up))
-  return _bit_linear(ops, config, "down", p["down"], hidden)
+  return bit_linear(ops, "down", p["down"], hidden, config.bitlinear_eps)
 
 
 def make(config: Config):
@@ -142,7 +119,7 @@ def make(config: Config):
     head = params["head"]
     with ops.at("final"):
       x = _normed(ops, config, params["norm"], {"head": head["norm"]}, r)
-    logits = _product(ops, "head", head, x["head"])
+    logits = product(ops, "head", head, x["head"])
     return Out(logits), {"layers": states}
 
   # The transforms call this while the inputs may still be concrete.

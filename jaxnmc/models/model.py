@@ -1,12 +1,26 @@
-"""A model as one value: what `jaxnmc.load` returns."""
+"""A model as one value (what `jaxnmc.load` returns), and what it computes."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import jax
+from flax import struct
+
 if TYPE_CHECKING:
   from jaxnmc.quantize.params import QParams
   from jaxnmc.quantize.plan import Plan
+
+
+@struct.dataclass
+class Out:
+  """Output of a language model.
+
+  Attributes:
+    logits: [T, ..., V] scores of the next token (float, or fixed point).
+  """
+
+  logits: jax.Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -15,7 +29,7 @@ class Model:
 
   Attributes:
     name: zoo name, or the path that it was loaded from.
-    config: sizes and options (`jaxnmc.models.matmulfree.Config`).
+    config: sizes and options (of one of `jaxnmc.models.families`).
     params: float parameters; matrices are latents or `Ternary`.
     fn: `fn(ops, params, inputs, state) -> (Out, state)`.
     init_state: `init_state(batch=()) -> state`, zeros.

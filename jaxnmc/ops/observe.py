@@ -23,7 +23,7 @@ class Role:
   """The part one parameter plays.
 
   Attributes:
-    kind: "matrix", "gain", "table" or "const".
+    kind: "matrix" (ternary), "dense" (any other), "gain", "table" or "const".
     site: path whose format the parameter takes.
     shape: shape of the parameter.
     transform: name of the constant function, for "const".
@@ -151,6 +151,30 @@ class Observe(Reference):
     """Notes the matrix."""
     weight = self._open(weight, "matrix", self.path(name))
     return super().linear(name, weight, x)
+
+  def dense(self, name, weight, x, bias=None, tied=None):
+    """Measures matrix and bias; a tied matrix is the table it is tied to."""
+    path = self.path(name)
+    if tied is None:
+      weight = self._open(weight, "dense", path + ".weight")
+      self._measure(path + ".weight", weight)
+    else:
+      weight = self._open(weight, "table", tied)
+    if bias is not None:
+      bias = self._bias(path + ".bias", bias)
+    return super().dense(name, weight, x, bias)
+
+  def _bias(self, path: str, bias):
+    value = self._open(bias, "const", path)
+    self._measure(path, value)
+    return value
+
+  def layer_norm(self, name, x, gain, bias, eps):
+    """Measures gain, bias and result."""
+    path = self.path(name)
+    gain = self._gain(path + ".gain", gain)
+    bias = self._bias(path + ".bias", bias)
+    return super().layer_norm(name, x, gain, bias, eps)
 
   def _gain(self, path: str, gain):
     value = self._open(gain, "gain", path)

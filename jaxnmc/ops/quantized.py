@@ -15,10 +15,11 @@ from jaxnmc.kernels.ternary import MAX_TWO_PLANES
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.ops.carry import carry_formats
 from jaxnmc.ops.elementwise import Elementwise, product_range
+from jaxnmc.ops.float_only import FloatOnly
 from jaxnmc.ops.norms import Norms
 
 
-class Quantized(Elementwise, Norms):
+class Quantized(Elementwise, Norms, FloatOnly):
   """Fixed-point meaning of every op; arguments as for `FixedPoint`.
 
   Values are `Fx` of int32[T, ..., n]: time first, features last.

@@ -14,6 +14,7 @@ from jax import numpy as jnp
 
 from jaxnmc.numerics.ste import ste
 from jaxnmc.numerics.ternary import ternary_values
+from jaxnmc.ops import attention
 from jaxnmc.ops.base import Ops
 from jaxnmc.ops.constants import constant
 
@@ -25,6 +26,28 @@ def rms_norm(x: jax.Array, gain: jax.Array, eps: float) -> jax.Array:
   """x * gain / sqrt(mean(x^2) + eps) over the last axis: float[..., n]."""
   mean = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
   return x * (1 / jnp.sqrt(mean + eps)) * gain
+
+
+def layer_norm(
+  x: jax.Array, gain: jax.Array, bias: jax.Array, eps: float
+) -> jax.Array:
+  """(x - mean) / sqrt(var + eps) gain + bias over the last axis: float[..., n].
+
+  The variance is that of the n values (divided by n); Ba et al. 2016 (arXiv
+  1607.06450).
+  """
+  centred = x - jnp.mean(x, axis=-1, keepdims=True)
+  var = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+  return centred * (1 / jnp.sqrt(var + eps)) * gain + bias
+
+
+def gelu(x: jax.Array, form: str) -> jax.Array:
+  """GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415), float[...].
+
+  Form "erf" is x (1 + erf(x / sqrt 2)) / 2; "tanh", as GPT-2 has it,
+  x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+  """
+  return jax.nn.gelu(x, approximate=form == "tanh")
 
 
 def act_codes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -126,6 +149,35 @@ class Reference(Ops):
     """Equal blocks of the rows' results: `parts` float[T, ..., out / parts]."""
     return tuple(jnp.split(self.linear(name, weight, x), parts, axis=-1))
 
+  def dense(self, name: str, weight, x, bias=None, tied: str | None = None):
+    """Product with a dense matrix, x W^T + b; the result is the site `name`.
+
+    Args:
+      name: name of the resulting site.
+      weight: float[out, in], used as it is.
+      x: float[T, ..., in].
+      bias: float[out] or None.
+      tied: the weight is the embedding table whose site has this full path.
+
+    Returns:
+      float[T, ..., out].
+    """
+    path = self.path(name)
+    self.guard(path)
+    weight = self._stored(tied or path + ".weight", weight)
+    out = self._dense_product(x, weight.astype(x.dtype))
+    if bias is not None:
+      out = out + self._stored(path + ".bias", bias)
+    return self.site(name, out)
+
+  def _stored(self, path: str, param):
+    """A parameter as it is kept; interpreters with formats round it here."""
+    del path
+    return param
+
+  def _dense_product(self, x, weight):
+    return product(x, weight)
+
   def sum(self, x):
     """Sum over features; float[T, ..., 1]."""
     return jnp.sum(x, axis=-1, keepdims=True)
@@ -190,6 +242,13 @@ class Reference(Ops):
     with self.at(name):
       return {k: self.site(k, v * root * g) for k, g in gains.items()}
 
+  def layer_norm(self, name: str, x, gain, bias, eps: float):
+    """LayerNorm with gain and bias float[n]; the result is the site `name`."""
+    path = self.path(name)
+    gain = self._stored(path + ".gain", gain)
+    bias = self._stored(path + ".bias", bias)
+    return self.site(name, layer_norm(x, gain, bias, eps))
+
   def act_quant(self, name: str, x):
     """The reference's dynamic 8-bit quantiser, one scale per token."""
     codes, scale = act_codes(x)
@@ -249,6 +308,52 @@ class Reference(Ops):
   def silu(self, name: str, x):
     """x * sigmoid(x); the result is the site `name`."""
     return self.site(name, x * jax.nn.sigmoid(x))
+
+  def gelu(self, name: str, x, form: str = "erf"):
+    """GELU, form "erf" or "tanh"; the result is the site `name`."""
+    return self.site(name, gelu(x, form))
+
+  # --- attention
+
+  def rotate(
+    self, name: str, x, positions, heads: int, base: float, pairs: str
+  ):
+    """Rotary positions; the result is the site `name`.
+
+    Arguments as those of `jaxnmc.ops.attention.rotate`.
+    """
+    return self.site(name, attention.rotate(x, positions, heads, base, pairs))
+
+  def remember(self, name: str, cache, x, slots, size: int):
+    """Writes values into a memory of fixed size.
+
+    Args:
+      name: for messages.
+      cache: float[size, ..., n] of an earlier call, or None for zeros.
+      x: float[T, ..., n].
+      slots: int32[T, ...], where each goes; `size` and more is nowhere.
+      size: number of slots.
+
+    Returns:
+      float[size, ..., n].
+
+    Raises:
+      PlanError: the cache is of another model or batch.
+    """
+    shape = (size, *x.shape[1:])
+    if cache is None:
+      cache = jnp.zeros(shape, x.dtype)
+    attention.check_cache(self.path(name), cache, shape)
+    return attention.write_rows(cache, x, slots)
+
+  def attention(self, name: str, q, k, v, seen, heads: int, kv_heads: int):
+    """Softmax attention; the result is the site `name`.
+
+    Arguments as those of `jaxnmc.ops.attention.attend`.
+    """
+    return self.site(name, attention.attend(q, k, v, seen, heads, kv_heads))
+
+  # --- state
 
   def zeros(self, like):
     """The zero state for values shaped as one step of `like`."""

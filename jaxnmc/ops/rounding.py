@@ -21,8 +21,9 @@ from jaxnmc.numerics import rsqrt, sigmoid
 from jaxnmc.numerics.float_formats import rounded
 from jaxnmc.numerics.ste import ste
 from jaxnmc.numerics.ternary import MIN_SCALE, Ternary
+from jaxnmc.ops import attention
 from jaxnmc.ops.constants import constant
-from jaxnmc.ops.reference import Reference, product
+from jaxnmc.ops.reference import Reference, gelu, layer_norm, product
 
 
 def in_storage(params, dtype: str | None):
@@ -109,6 +110,13 @@ class Rounding(Reference):
     """Sum over features, in at least float32."""
     return super().sum(_wide(x)).astype(x.dtype)
 
+  def _stored(self, path, param):
+    """Dense matrices, biases and gains of other norms."""
+    return self._rounded(path, param)
+
+  def _dense_product(self, x, weight):
+    return super()._dense_product(_wide(x), _wide(weight)).astype(x.dtype)
+
   # --- norms
 
   def _gain(self, path: str, gain):
@@ -162,6 +170,14 @@ class Rounding(Reference):
         for key, g in gains.items()
       }
 
+  def layer_norm(self, name, x, gain, bias, eps):
+    """LayerNorm; the result is the site `name`."""
+    path = self.path(name)
+    gain = _wide(self._stored(path + ".gain", gain))
+    bias = _wide(self._stored(path + ".bias", bias))
+    y = layer_norm(_wide(x), gain, bias, self.plan.eps or eps)
+    return self.site(name, y.astype(x.dtype))
+
   def act_quant(self, name, x):
     """The reference's dynamic quantiser, if the plan keeps it."""
     if not self.plan.dynamic:
@@ -185,6 +201,15 @@ class Rounding(Reference):
     """x * sigmoid(x); the result is the site `name`."""
     wide = _wide(x)
     return self.site(name, (wide * self.sigmoid(wide)).astype(x.dtype))
+
+  def gelu(self, name, x, form="erf"):
+    """GELU; the result is the site `name`."""
+    return self.site(name, gelu(_wide(x), form).astype(x.dtype))
+
+  def attention(self, name, q, k, v, seen, heads, kv_heads):
+    """Softmax attention; the result is the site `name`."""
+    out = attention.attend(_wide(q), _wide(k), _wide(v), seen, heads, kv_heads)
+    return self.site(name, out.astype(q.dtype))
 
   # --- state
 

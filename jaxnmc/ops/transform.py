@@ -10,6 +10,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.errors import PlanError
+from jaxnmc.numerics.fx import Fx, is_fx
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.alu_float import FloatAlu
 from jaxnmc.ops.observe import (
@@ -50,22 +51,20 @@ def over_batch(run, inputs, state):
 def first_state(state):
   """None in place of a model's `init_state()`, else the state itself.
 
-  Zeros are zeros in every format, so the float zeros that a model starts from
-  start every transform; any other float state belongs to `reference` alone.
+  Zeros are zeros in every format, so the zeros that a model starts from start
+  every transform; any other float state belongs to `reference` alone.
   """
 
   def zero(x) -> bool:
-    return (
-      not isinstance(x, jax.core.Tracer)
-      and jnp.issubdtype(jnp.result_type(x), jnp.floating)
-      and not np.any(x)
-    )
+    # As NumPy's: under jit even the zeros of a constant would be traced.
+    known = not isinstance(x, Fx | jax.core.Tracer)
+    return known and not np.any(np.asarray(x))
 
-  leaves = jax.tree.leaves(state)
+  leaves = jax.tree.leaves(state, is_leaf=is_fx)
   return None if leaves and all(map(zero, leaves)) else state
 
 
-def check_inputs(fn, inputs) -> None:
+def check_inputs(fn, inputs, state=None) -> None:
   """Lets the model refuse bad inputs while they are still concrete.
 
   Raises:
@@ -74,7 +73,13 @@ def check_inputs(fn, inputs) -> None:
   """
   check = getattr(fn, "check_inputs", None)
   if check is not None:
-    check(inputs)
+    check(inputs, state)
+
+
+def _about(run, fn):
+  """Lets callers of `run` see how long a sequence the model takes."""
+  run.context = getattr(fn, "context", None)
+  return run
 
 
 def _finish(ops, out, taps: bool):
@@ -97,7 +102,7 @@ def reference(fn, taps: bool = False):
   """
 
   def run(params, inputs, state=None):
-    check_inputs(fn, inputs)
+    check_inputs(fn, inputs, state)
 
     def one(inputs, state):
       ops = Reference(taps)
@@ -105,7 +110,7 @@ def reference(fn, taps: bool = False):
 
     return over_batch(one, inputs, state)
 
-  return run
+  return _about(run, fn)
 
 
 def observe(fn, histograms: bool = False, channels: bool = False):
@@ -178,7 +183,7 @@ def fake_quant(fn, plan, taps: bool = False):
   """
 
   def run(params, inputs, state=None):
-    check_inputs(fn, inputs)
+    check_inputs(fn, inputs, state)
     dtype = _float_dtype(params)
     plan.check_params(params)
     state = first_state(state)
@@ -195,7 +200,7 @@ def fake_quant(fn, plan, taps: bool = False):
 
     return over_batch(one, inputs, state)
 
-  return run
+  return _about(run, fn)
 
 
 def _float_dtype(params):
@@ -225,7 +230,7 @@ def fixed(fn, plan, taps: bool = False, saturation: bool = False):
   """
 
   def run(qparams, inputs, state=None):
-    check_inputs(fn, inputs)
+    check_inputs(fn, inputs, state)
     plan.need_integers("fixed")
     state = first_state(state)
     tree = checked_tree(qparams, plan)
@@ -236,7 +241,7 @@ def fixed(fn, plan, taps: bool = False, saturation: bool = False):
 
     return over_batch(one, inputs, state)
 
-  return run
+  return _about(run, fn)
 
 
 def checked_tree(qparams, plan):

@@ -108,7 +108,8 @@ def _leaf(path: str, leaf, role: Role, plan: Plan):
       f"parameter {path}: plan {plan.name!r} gives a {role.kind} {fmt.bits}"
       f" bits, but the chip has at most {_MOST_BITS}; give it fewer"
     )
-  dtype = {"table": np.int16, "gain": np.int8 if fmt.bits <= 8 else np.int16}
+  small = np.int8 if fmt.bits <= 8 else np.int16
+  dtype = {"table": np.int16, "gain": small, "dense": small}
   return _vector(np.asarray(leaf), fmt, dtype[role.kind])
 
 

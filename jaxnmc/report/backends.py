@@ -120,16 +120,19 @@ def calibration_batches(
     documents: texts; built-in sentences if None.
 
   Returns:
-    Input dicts of int32[B, T], at most 16 texts of 256 ids and BOS each.
+    Input dicts of int32[B, T], at most 16 texts of 256 ids and BOS each, or
+    what the model's context holds of them.
   """
+  context = getattr(model.fn, "context", None) or _CALIBRATION_IDS + 1
+  most = min(_CALIBRATION_IDS, context - 1)
   if model.tokenizer is None:
     draw = np.random.default_rng(0)
-    size = (4, 64)
+    size = (4, min(64, context))
     ids = draw.integers(0, model.config.vocab_size, size, np.int32)
     return [{"ids": ids}]
   bos = [begin_id(model)]
   rows = [
-    np.concatenate([bos, model.tokenizer.encode(d)[:_CALIBRATION_IDS]])
+    np.concatenate([bos, model.tokenizer.encode(d)[:most]])
     for d in (documents or _SENTENCES)
   ]
   batches = []

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnmc.io import name_map, trained
+from jaxnmc.io import trained
+from jaxnmc.models.parameters import build
 
 FORMAT = trained.FORMAT
 
@@ -45,4 +46,4 @@ def load(path: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
     CheckpointError: missing, cut off, or another kind of file.
   """
   leaves, meta = trained.read(path)
-  return name_map.build(leaves, "/"), meta
+  return build(leaves, "/"), meta

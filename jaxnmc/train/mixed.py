@@ -7,6 +7,8 @@ loss scaling is needed; it keeps 8 significant bits, a relative error of 2^-9.
         scale multiplies the result in float32. Activations are on the 8-bit
         grid of the quantiser before; the rounding is at most half a step of it
         and differs from value to value, so sums of many average it out.
+    operands of a dense product   narrow, both rounded; a weight changes by at
+        most 2^-9 of itself, as with the weights of any training in bfloat16.
     cotangents in the same products  narrow: a relative error of 2^-9, small
         against the noise of a batch; the gradient itself stays in float32.
     sums of products   float32: thousands of terms would lose the small ones.
@@ -17,7 +19,8 @@ loss scaling is needed; it keeps 8 significant bits, a relative error of 2^-9.
         and gates close to 1 cannot be told from 1 in bfloat16.
     residual stream, element-wise work   float32: not where the time is.
     logits, loss   float32: differences of large numbers.
-    products of two activations   float32: neither side is ternary.
+    products of two activations   float32, those of attention too: scores go
+        into an exponential.
 
 The trained parameters are those of float32 training; evaluation and export do
 not change.
@@ -67,7 +70,7 @@ narrow_product.defvjp(_forward, _backward)
 
 
 class Mixed(Reference):
-  """The float interpreter with ternary products in bfloat16.
+  """The float interpreter with products in bfloat16.
 
   Element-wise values, states and results are float32, as in `Reference`.
   """
@@ -84,6 +87,10 @@ class Mixed(Reference):
       codes = ste(exact, weight / scale)
     out = narrow_product(x.reshape(-1, x.shape[-1]), codes) * scale
     return out.reshape(*x.shape[:-1], codes.shape[0])
+
+  def _dense_product(self, x, weight):
+    out = narrow_product(x.reshape(-1, x.shape[-1]), weight)
+    return out.reshape(*x.shape[:-1], weight.shape[0])
 
 
 def interpreter(dtype: str) -> Reference:

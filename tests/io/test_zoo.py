@@ -16,6 +16,7 @@ from jaxnmc.io import files, name_map, tokenizer, zoo
 from jaxnmc.io.load import load
 from jaxnmc.models import matmulfree
 from jaxnmc.models.model import Model
+from jaxnmc.models.parameters import build
 from jaxnmc.numerics.ternary import Ternary, ternarize
 from jaxnmc.ops.transform import reference
 
@@ -37,7 +38,7 @@ def make_params(config, seed):
   for entry in name_map.entries(config):
     value = 0.1 * rng.standard_normal(entry.shape, np.float32)
     leaves[entry.path] = value + (entry.kind == "gain")
-  return name_map.build(leaves)
+  return build(leaves)
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +226,7 @@ def test_bad_contents(folder):
     _put(folder, "config.json", json.dumps(fields).encode())
     _refused(folder, "config.json", *words, error=error)
 
-  put_config(lambda c: c.update(model="gpt"), "gpt", error=CheckpointError)
+  put_config(lambda c: c.update(model="rnn"), "rnn", error=CheckpointError)
   put_config(lambda c: c.update(config=1), "config", error=ConfigError)
   put_config(lambda c: c["config"].update(w=1), "w", error=ConfigError)
   put_config(

@@ -9,8 +9,10 @@ import re
 import chex
 import jax
 import numpy as np
+import pytest
 from absl.testing import parameterized
 
+from jaxnmc.errors import PlanError
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.numerics.ternary import Ternary
 from jaxnmc.numerics.weights import QMatrix
@@ -19,7 +21,7 @@ from jaxnmc.ops.alu_float import FloatAlu
 from jaxnmc.ops.quantized import Quantized
 from jaxnmc.ops.reference import Reference
 from jaxnmc.ops.stores import FloatStore, IntStore
-from tests.ops.rows import control, elementwise, norms, products
+from tests.ops.rows import control, elementwise, float_only, norms, products
 from tests.ops.rows.base import PLAN, N, T, ints, real
 
 KINDS = (elementwise, products, norms, control)
@@ -127,6 +129,49 @@ class OpTable(chex.TestCase):
     np.testing.assert_allclose(out, row.real(*xs), rtol=2e-5, atol=1e-6)
 
 
+class FloatOnly(chex.TestCase):
+  """Rows without integers: floats, floats with formats, and a refusal."""
+
+  @parameterized.named_parameters((name, name) for name in float_only.ROWS)
+  def test_reference(self, name):
+    row = float_only.ROWS[name]
+    with jax.enable_x64(True):
+      out = jax.jit(lambda xs: row.call(Reference(), xs, row.params))(row.args)
+    assert out.dtype == np.float64
+    np.testing.assert_allclose(out, row.real(*row.args), rtol=0, atol=1e-12)
+
+  @parameterized.named_parameters((name, name) for name in float_only.ROWS)
+  def test_fake_quant_rounds_what_comes_out(self, name):
+    row, plan = float_only.ROWS[name], float_only.PLAN
+    with jax.enable_x64(True):
+      dtype = np.dtype(np.float64)
+
+      @jax.jit
+      def run(xs):
+        ops = Quantized(plan, FloatAlu(dtype), FloatStore(dtype))
+        return row.call(ops, list(map(float_only.coded, xs)), row.params)
+
+      out = run(row.args)
+      assert out.q.dtype == dtype
+    want = row.real(*row.args)
+    if row.site:
+      fmt = plan.format(row.site)
+      want = np.clip(np.floor(want * 2.0**fmt.frac + 0.5), fmt.low, fmt.high)
+      assert out.site == row.site
+      assert (np.abs(want) == fmt.high).any(), "the row should saturate"
+    else:
+      want = want * 2.0**float_only.FRAC
+    chex.assert_trees_all_equal(np.asarray(out.q), want)
+
+  @parameterized.named_parameters((name, name) for name in float_only.ROWS)
+  def test_integers_are_refused(self, name):
+    row = float_only.ROWS[name]
+    ops = Quantized(float_only.PLAN, IntAlu(), IntStore())
+    values = list(map(float_only.coded, row.args))
+    with pytest.raises(PlanError, match=f"ops.{name} has no integer form"):
+      row.call(ops, values, row.params)
+
+
 def test_every_op_of_the_code_is_in_the_table_and_in_the_docs(repo_root):
   public = {
     name
@@ -138,7 +183,7 @@ def test_every_op_of_the_code_is_in_the_table_and_in_the_docs(repo_root):
     re.findall(r"^\| `(\w+)`", (repo_root / "docs/ops.md").read_text(), re.M)
   )
   assert documented == public - machinery
-  assert documented <= set(TABLE_OF_OPS)
+  assert documented <= set(TABLE_OF_OPS) | set(float_only.ROWS)
 
 
 def test_interpreters_have_the_same_ops():

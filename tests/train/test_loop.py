@@ -15,7 +15,7 @@ import pytest
 import jaxnmc
 from jaxnmc.errors import CheckpointError, ConfigError, MissingExtra
 from jaxnmc.io import tokenizer as tokenizers
-from jaxnmc.models import matmulfree
+from jaxnmc.models import families, matmulfree
 from jaxnmc.train import data, export, logs, loop
 
 SIZES = {
@@ -253,8 +253,8 @@ def test_log_drops_what_comes_again(tmp_path):
 # --- the script
 
 
-def _script(repo_root, *args):
-  script = repo_root / "experiments" / "train_matmulfree.py"
+def _script(repo_root, *args, name="train_matmulfree"):
+  script = repo_root / "experiments" / f"{name}.py"
   return subprocess.run(
     [sys.executable, str(script), *map(str, args)],
     cwd=repo_root,
@@ -266,13 +266,15 @@ def _script(repo_root, *args):
   )
 
 
-def test_smoke(repo_root, tmp_path):
+@pytest.mark.parametrize("name", ["train_matmulfree", "train_gpt"])
+def test_smoke(repo_root, tmp_path, name):
   result = _script(
     repo_root,
     "--smoke",
     "--steps=4",
     f"--workdir={tmp_path / 'run'}",
     f"--json={tmp_path / 'out.json'}",
+    name=name,
   )
   assert result.returncode == 0, result.stderr
   said = json.loads(result.stdout.splitlines()[-1])
@@ -282,6 +284,9 @@ def test_smoke(repo_root, tmp_path):
   params, meta = export.load(tmp_path / "run" / "final.npz")
   assert meta["config"]["vocab_size"] == kept.vocab_size == 300
   assert params["embed"]["weight"].shape == (300, 32)
+  model = jaxnmc.load(tmp_path / "run")
+  assert families.family_of(model.config).name == name.removeprefix("train_")
+  assert model.config.num_params == said["params"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,202 @@
+"""Sizes and options of the decoder-only transformer."""
+
+import dataclasses
+
+from jaxnmc.errors import ConfigError
+from jaxnmc.ops.attention import PAIRINGS
+
+# Far beyond any model; a size above it is a damaged or invented config.
+_MAX_SIZE = 1 << 30
+_MAX_LAYERS = 1 << 14
+_MLP_MULTIPLE = 32
+CHOICES = {
+  "norm": ("rms", "layer"),
+  "mlp": ("swiglu", "gelu", "gelu_tanh"),
+  "positions": ("rotary", "learned"),
+  "rotary_pairs": PAIRINGS,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """Configuration; names follow the Hugging Face `config.json` where it can.
+
+  The defaults are those of the Llama family; `GPT2` has those of GPT-2.
+
+  Attributes:
+    vocab_size: number of tokens V.
+    hidden_size: width of the residual stream D.
+    num_layers: number of blocks L.
+    num_heads: query heads H.
+    num_kv_heads: heads of keys and values, or None for H.
+    head_dim: width of a head h, or None for D / H.
+    intermediate_size: width I of the channel mixer, or None for 4 D (GELU) or
+      the multiple of 32 at or above 8 D / 3 (SwiGLU, the same number of
+      weights).
+    max_position_embeddings: most tokens of a sequence C; the size of the
+      memory of keys and values.
+    norm: "rms" (RMSNorm) or "layer" (LayerNorm).
+    mlp: "swiglu", "gelu" (exact) or "gelu_tanh" (as GPT-2).
+    positions: "rotary" or "learned".
+    rope_theta: base of the rotary frequencies.
+    rotary_pairs: "halves" (as Hugging Face) or "neighbours" (as llama2.c).
+    bias: projections have biases.
+    tie_word_embeddings: the head is the embedding table.
+    ternary: projections (and a head of its own) are BitLinear, as in the
+      MatMul-free model: norm, 8-bit activations, ternary weights.
+    norm_eps: eps of block norms and final norm.
+    bitlinear_eps: eps of the norm inside a BitLinear.
+    initializer_range: standard deviation of the normal initialisers.
+    bos_token_id: begin-of-text token, or None.
+    eos_token_id: end-of-text token, or None.
+    pad_token_id: padding token, or None.
+
+  Raises:
+    ConfigError: a size that is no positive integer, a choice that there is
+      not, an eps outside of (0, 1), or fields that do not go together.
+  """
+
+  vocab_size: int = 32000
+  hidden_size: int = 768
+  num_layers: int = 12
+  num_heads: int = 12
+  num_kv_heads: int | None = None
+  head_dim: int | None = None
+  intermediate_size: int | None = None
+  max_position_embeddings: int = 1024
+  norm: str = "rms"
+  mlp: str = "swiglu"
+  positions: str = "rotary"
+  rope_theta: float = 10000.0
+  rotary_pairs: str = "halves"
+  bias: bool = False
+  tie_word_embeddings: bool = True
+  ternary: bool = False
+  norm_eps: float = 1e-5
+  bitlinear_eps: float = 1e-6
+  initializer_range: float = 0.02
+  bos_token_id: int | None = 1
+  eos_token_id: int | None = 2
+  pad_token_id: int | None = None
+
+  def __post_init__(self):
+    for field in ("vocab_size", "hidden_size", "num_layers", "num_heads"):
+      self._size(field)
+    self._size("max_position_embeddings")
+    for field in ("num_kv_heads", "head_dim", "intermediate_size"):
+      if getattr(self, field) is not None:
+        self._size(field, " or null")
+    for field, allowed in CHOICES.items():
+      value = getattr(self, field)
+      if value not in allowed:
+        raise ConfigError(
+          f"config field {field!r} must be one of {', '.join(allowed)}; found"
+          f" {value!r}"
+        )
+    for field in ("bias", "tie_word_embeddings", "ternary"):
+      value = getattr(self, field)
+      if not isinstance(value, bool):
+        raise ConfigError(
+          f"config field {field!r} must be true or false; found {value!r}"
+        )
+    for field in ("norm_eps", "bitlinear_eps"):
+      value = getattr(self, field)
+      if not 0 < value < 1:
+        raise ConfigError(
+          f"config field {field!r} must lie between 0 and 1; found {value!r}"
+        )
+    if not 1 < self.rope_theta <= _MAX_SIZE:  # also refuses NaN
+      raise ConfigError(
+        "config field 'rope_theta' must be above 1 and at most"
+        f" {_MAX_SIZE}; found {self.rope_theta!r}"
+      )
+    self._together()
+
+  def _size(self, field: str, more: str = "") -> None:
+    value = getattr(self, field)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+      raise ConfigError(
+        f"config field {field!r} must be a positive integer{more}; found"
+        f" {value!r}"
+      )
+    top = _MAX_LAYERS if field == "num_layers" else _MAX_SIZE
+    if value > top:
+      raise ConfigError(
+        f"config field {field!r} must be at most {top}; found {value}"
+      )
+
+  def _together(self) -> None:
+    """Fields that depend on each other."""
+    if self.head_dim is None and self.hidden_size % self.num_heads:
+      raise ConfigError(
+        f"config field 'hidden_size' ({self.hidden_size}) must be divisible"
+        f" by 'num_heads' ({self.num_heads}), or give 'head_dim'"
+      )
+    if self.num_heads % self.kv_heads:
+      raise ConfigError(
+        f"config field 'num_heads' ({self.num_heads}) must be divisible by"
+        f" 'num_kv_heads' ({self.kv_heads})"
+      )
+    if self.positions == "rotary" and self.head_size % 2:
+      raise ConfigError(
+        "rotary positions turn pairs of features, so a head needs an even"
+        f" width; found {self.head_size}; change 'num_heads' or 'head_dim'"
+      )
+    if self.ternary and self.bias:
+      raise ConfigError(
+        "config field 'bias' must be false when 'ternary' is on: a BitLinear"
+        " has no bias"
+      )
+
+  @property
+  def kv_heads(self) -> int:
+    """Heads of keys and values."""
+    return self.num_kv_heads or self.num_heads
+
+  @property
+  def head_size(self) -> int:
+    """Width of a head h."""
+    return self.head_dim or self.hidden_size // self.num_heads
+
+  @property
+  def mlp_size(self) -> int:
+    """Width of the channel mixer I."""
+    if self.intermediate_size is not None:
+      return self.intermediate_size
+    if self.mlp != "swiglu":
+      return 4 * self.hidden_size
+    return _MLP_MULTIPLE * -(-8 * self.hidden_size // (3 * _MLP_MULTIPLE))
+
+  @property
+  def context(self) -> int:
+    """Most tokens of a sequence C."""
+    return self.max_position_embeddings
+
+  @property
+  def num_params(self) -> int:
+    """Number of parameters, embedding, head and gains included."""
+    d, i, v = self.hidden_size, self.mlp_size, self.vocab_size
+    q, kv = self.num_heads * self.head_size, self.kv_heads * self.head_size
+    shapes = [(q, d), (kv, d), (kv, d), (d, q), (i, d), (d, i)]
+    if self.mlp == "swiglu":
+      shapes.append((i, d))
+    block = sum(out * inp for out, inp in shapes)
+    if self.bias:
+      block += sum(out for out, _ in shapes)
+    if self.ternary:
+      block += sum(inp for _, inp in shapes)
+    norm = d if self.norm == "rms" else 2 * d
+    head = 0 if self.tie_word_embeddings else v * d + d * self.ternary
+    learned = self.context * d if self.positions == "learned" else 0
+    return v * d + learned + self.num_layers * (block + 2 * norm) + norm + head
+
+
+GPT2 = Config(
+  vocab_size=50257,
+  norm="layer",
+  mlp="gelu_tanh",
+  positions="learned",
+  bias=True,
+  bos_token_id=50256,
+  eos_token_id=50256,
+)
