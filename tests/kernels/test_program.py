@@ -81,33 +81,45 @@ CASES = {
 }
 
 
-def compute(name, operands, numbers, width, path, extra=None):
-  """One instruction on int32[n] operands: int32[width]."""
+def compute(jobs, path):
+  """Instructions (name, operands, numbers, width, nodes) in one program.
+
+  Returns:
+    The result of each, a list of `width` ints.
+  """
   to = program.Assembler()
-  slots = [to.take(len(x)) for x in operands]
-  out = to.take(width)
-  table = 0 if extra is None else to.table(extra)
-  n = len(operands[0]) if name == "sum" else width
-  to.write(name, n, out, slots, numbers, table)
-  to.write("keep", width, None, [out])
-  done = to.done(slots, (), (), [width], ())
-  given = [jnp.asarray(np.array(x, np.int32))[None] for x in operands]
-  kept, _, _ = program.run(done, given, (), NONE, (), (), (), path=path)
-  assert kept[0].shape == (1, 1, width)
-  return np.asarray(kept[0])[0, 0].tolist()
+  inputs, slots = [], []
+  for _, operands, _, _, _ in jobs:
+    slots.append([to.take(len(x)) for x in operands])
+    inputs += [jnp.asarray(np.array(x, np.int32))[None] for x in operands]
+  for k, ((name, _, numbers, width, nodes), given) in enumerate(
+    zip(jobs, slots)
+  ):
+    out = to.take(width)
+    table = 0 if nodes is None else to.table(nodes)
+    n = given[0].width if name == "sum" else width
+    to.write(name, n, out, given, numbers, table)
+    to.write("keep", width, None, [out], extra=k)
+  widths = [job[3] for job in jobs]
+  done = to.done([x for some in slots for x in some], (), (), widths, ())
+  kept, _, _ = program.run(done, inputs, (), NONE, (), (), (), path=path)
+  assert [x.shape for x in kept] == [(1, 1, width) for width in widths]
+  return [x[0, 0].tolist() for x in jax.device_get(kept)]
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", CASES)
 def test_instructions_are_python_s(name, path):
   ranges, choices, meaning = CASES[name]
+  jobs = []
   for seed, width in enumerate(WIDTHS):
     rng = np.random.default_rng(seed)
     operands = [around(rng, width, *ends) for ends in ranges]
-    for numbers in choices:
-      found = compute(name, operands, numbers, width, path)
-      want = [meaning(*row, *numbers) for row in zip(*operands)]
-      assert found == want, (numbers, width)
+    jobs += [(name, operands, numbers, width, None) for numbers in choices]
+  for job, found in zip(jobs, compute(jobs, path), strict=True):
+    _, operands, numbers, width, _ = job
+    want = [meaning(*row, *numbers) for row in zip(*operands)]
+    assert found == want, (numbers, width)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -119,10 +131,12 @@ def test_sigmoid_tables(shape, path):
   table, want = SigmoidTable(*shape), oracle.Table(*shape)
   numbers = (table.spacing, table.segments, 1 << table.out_frac)
   rng = np.random.default_rng(0)
+  jobs = []
   for width in WIDTHS:
     x = around(rng, width, -2 * table.reach, 2 * table.reach)
     x[: width // 2] = around(rng, width // 2, *ANY)
-    found = compute("sigmoid", [x], numbers, width, path, table.nodes)
+    jobs.append(("sigmoid", [x], numbers, width, table.nodes))
+  for (_, (x,), *_), found in zip(jobs, compute(jobs, path), strict=True):
     assert found == [oracle.sigmoid(k, want) for k in x]
 
 
@@ -131,11 +145,18 @@ def test_sums_and_spreading(path):
   rng = np.random.default_rng(1)
   for width in WIDTHS:
     x = around(rng, width, *ANY)
-    assert compute("sum", [x], (), 1, path) == [wrap(sum(x))]
-    assert compute("broadcast", [x[:1]], (), width, path) == x[:1] * width
-    # One number meets a whole vector.
-    found = compute("add", [x[:1], x], (), width, path)
-    assert found == [wrap(x[0] + k) for k in x]
+    total, spread, met = compute(
+      [
+        ("sum", [x], (), 1, None),
+        ("broadcast", [x[:1]], (), width, None),
+        # One number meets a whole vector.
+        ("add", [x[:1], x], (), width, None),
+      ],
+      path,
+    )
+    assert total == [wrap(sum(x))]
+    assert spread == x[:1] * width
+    assert met == [wrap(x[0] + k) for k in x]
 
 
 def test_every_instruction_is_tried():
