@@ -92,7 +92,7 @@ def stepper(run: Callable, *, jit: bool = True) -> Callable[..., Step]:
 
   judge = judge if jit else jax.jit(judge)
 
-  def step(params, ids, state):
+  def predict(params, ids, state):
     out, state = run(params, {"ids": ids[:, :-1]}, state)[:2]
     nats, hits = judge(out.logits, ids[:, 1:])
     integers = isinstance(out.logits, Fx) and jnp.issubdtype(
@@ -100,7 +100,7 @@ def stepper(run: Callable, *, jit: bool = True) -> Callable[..., Step]:
     )
     return Step(nats, hits, out.logits.q if integers else None, state)
 
-  return jax.jit(step) if jit else step
+  return jax.jit(predict) if jit else predict
 
 
 class Rows:

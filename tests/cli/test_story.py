@@ -13,6 +13,7 @@ import jaxnmc
 from jaxnmc.cli import demo
 from jaxnmc.io.tokenizer import ByteTokenizer
 from jaxnmc.report import backends
+from jaxnmc.report.bench import models
 
 PROMPT = ("--prompt", "Once")
 
@@ -221,7 +222,8 @@ def test_bench_times_a_shape(monkeypatch, as_json, folders, capsys):
   ratio = rows["float decode"]["median_s"] / row["median_s"]
   assert row["times_float"] == ratio
   assert row["weight_bytes"] > 0
-  assert row["tokens_per_s"] == 1 / row["median_s"]
+  assert row["tokens"] == models.TOKENS == row["copies"]
+  assert row["tokens_per_s"] == row["tokens"] / row["median_s"]
   assert "commit" in data
 
 
