@@ -1,9 +1,10 @@
 """`loihi`, engine "functional": whole prompts at a time, counted by core.
 
 `ops.execute` evaluates the recorded graph: all tokens of a layer at once but
-for its recurrence, equal layers by one scan.  What each core received, walked
-and sent follows from the values at the named sites and from the placement; when
-it did so follows from the schedule (a token's event at depth d happens at step
+for its recurrence, equal layers by one scan; `ops.one_token` takes a single
+token where there are native kernels.  What each core received, walked and sent
+follows from the values at the named sites and from the placement; when it did
+so follows from the schedule (a token's event at depth d happens at step
 inject + d).  Masks and saturation counts take `interpreted` instead.
 """
 

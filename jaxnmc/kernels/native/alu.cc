@@ -80,8 +80,8 @@ const Instruction kAlu[] = {
     {"round_shift", 1, "shift low high", JAXNMC_EACH(RoundShift)},
     {"mul_shr", 2, "shift low high", JAXNMC_EACH(MulShr)},
     {"sigmoid", 1, "spacing segments one", JAXNMC_EACH(Sigmoid)},
-    {"sum", 1, "", JAXNMC_EACH(Sum)},
-    {"broadcast", 1, "", JAXNMC_EACH(Broadcast)},
+    {"sum", 1, "", JAXNMC_EACH(Sum), Form::kReduce},
+    {"broadcast", 1, "", JAXNMC_EACH(Broadcast), Form::kSpread},
     {"mean_square", 2, "mult shift limit", JAXNMC_EACH(MeanSquare)},
     {"inv_sqrt", 1, "", JAXNMC_EACH(InvSqrt)},
 };

@@ -19,6 +19,10 @@ struct Operands {
   const int32_t* nodes;  // of a sigmoid's table
 };
 
+// Whether an instruction makes a vector of a vector, one number of a vector, or
+// a vector of one number.
+enum class Form { kEach, kReduce, kSpread };
+
 // Name as in `ops.alu`, operands and numbers that it takes; what it does with
 // plain C++, AVX2 and AVX-512.
 struct Instruction {
@@ -26,6 +30,7 @@ struct Instruction {
   int operands;
   const char* numbers;  // names, by spaces
   void (*run[3])(const Operands&);
+  Form form = Form::kEach;
 };
 
 extern const Instruction kAlu[];

@@ -296,18 +296,18 @@ const char* Missing(const Program& program, const Lengths& is, const Step& s) {
   const int operands = special < 0 ? jaxnmc::kAlu[s.op].operands
                        : special == kPrev ? 0
                                           : 1;
+  const jaxnmc::Form form =
+      special < 0 ? jaxnmc::kAlu[s.op].form : jaxnmc::Form::kEach;
   const int64_t read = special == kDense ? s.c : s.width;
   const int64_t words[] = {s.a, s.b, s.c};
   for (int k = 0; k < operands; ++k) {
     const int64_t i = words[k] >> 2;
     switch (words[k] & 3) {
-      case kSlot: {
-        // A number that is spread is one, whatever the width.
-        const bool one = special < 0 && s.width > 1 &&
-                         std::string("broadcast") == jaxnmc::kAlu[s.op].name;
-        if (!slots(i, one ? 1 : read)) return "no such slot";
+      case kSlot:
+        if (!slots(i, form == jaxnmc::Form::kSpread ? 1 : read)) {
+          return "no such slot";
+        }
         break;
-      }
       case kOne:
         if (!slots(i, 1)) return "no such slot";
         break;
@@ -321,10 +321,8 @@ const char* Missing(const Program& program, const Lengths& is, const Step& s) {
         if (!within(i, program.scalars)) return "no such number";
     }
   }
-  const bool sums =
-      special < 0 && std::string("sum") == jaxnmc::kAlu[s.op].name;
   if ((special < 0 || special == kDense || special == kPrev) &&
-      !slots(s.out, sums ? 1 : s.width)) {
+      !slots(s.out, form == jaxnmc::Form::kReduce ? 1 : s.width)) {
     return "no such slot";
   }
   const int64_t i = s.extra;
