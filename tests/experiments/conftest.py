@@ -2,6 +2,9 @@
 
 import functools
 import importlib.util
+import os
+import subprocess
+import sys
 from unittest import mock
 
 import pytest
@@ -31,3 +34,27 @@ def load_script(repo_root):
     return module
 
   return load
+
+
+@pytest.fixture(scope="session")
+def smoke(repo_root):
+  """Runs a script's small version in a process of its own."""
+
+  def run(name: str, *flags, compile_fast: bool = False):
+    """What came out; `compile_fast` where only integers are looked at."""
+    env = {**os.environ, "PYTHONPATH": str(repo_root)}
+    if compile_fast:
+      # Most of the time is compilation; integers do not depend on its effort.
+      env["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    done = subprocess.run(
+      [sys.executable, f"experiments/{name}.py", "--smoke", *map(str, flags)],
+      cwd=repo_root,
+      env=env,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+  return run

@@ -1,9 +1,6 @@
 """The co-design sweep: its smoke version, and its numbers another way."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -48,15 +45,10 @@ def test_steps_add_up_to_a_token(sweep):
     assert row["terms_us"][row["set_by"]] == row["us"]
 
 
-def test_smoke(repo_root, tmp_path):
+def test_smoke(smoke, tmp_path):
   pytest.importorskip("matplotlib")
-  env = {**os.environ, "PYTHONPATH": str(repo_root)}
-  command = [sys.executable, "experiments/codesign_sweep.py", "--smoke"]
-  where = ["--workdir", str(tmp_path), "--json", str(tmp_path / "all.json")]
-  done = subprocess.run(
-    [*command, *where], cwd=repo_root, env=env, capture_output=True, text=True
-  )
-  assert done.returncode == 0, done.stderr
+  where = ("--workdir", tmp_path, "--json", tmp_path / "all.json")
+  done = smoke("codesign_sweep", *where)
   assert (
     max(map(len, done.stdout.replace(str(tmp_path), "").splitlines())) <= 80
   )

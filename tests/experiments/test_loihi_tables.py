@@ -3,10 +3,7 @@
 import dataclasses
 import importlib
 import json
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -337,17 +334,9 @@ def test_it_prints_every_table_in_100_columns(scripts, made, tables, capsys):
   assert not any("nan" in line for line in lines)
 
 
-def test_script(repo_root, tmp_path):
+def test_script(smoke, tmp_path):
   path = tmp_path / "tables.json"
-  done = subprocess.run(
-    [sys.executable, "experiments/loihi_tables.py", "--smoke", "--json", path],
-    cwd=repo_root,
-    env={**os.environ, "PYTHONPATH": str(repo_root)},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr
+  done = smoke("loihi_tables", "--json", path)
   assert "of the published one (within 5 %)" in done.stdout
   data = json.loads(path.read_text())
   assert abs(data["prefill_step_error_percent"]) < 5

@@ -1,9 +1,6 @@
 """The long run: its smoke version, and that its verdicts can fail."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,24 +13,10 @@ def script(load_script):
   return load_script("long_run")
 
 
-def test_smoke(repo_root, tmp_path):
+def test_smoke(smoke, tmp_path):
   pytest.importorskip("matplotlib")
-  # Most of the time is compilation, and integers do not depend on its effort.
-  env = {
-    **os.environ,
-    "PYTHONPATH": str(repo_root),
-    "XLA_FLAGS": "--xla_backend_optimization_level=0",
-  }
   folder = tmp_path / "out"
-  done = subprocess.run(
-    [sys.executable, "experiments/long_run.py", "--smoke", "--workdir", folder],
-    cwd=repo_root,
-    env=env,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr
+  done = smoke("long_run", "--workdir", folder, compile_fast=True)
   # Logits of 60 tokens twice; 16 state codes twice in each of 6 windows.
   expected = 2 * 60 * 48 + 6 * 2 * 16
   assert f"loihi == fixed: bit-equal ({expected:,} integers)" in done.stdout

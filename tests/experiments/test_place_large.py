@@ -2,24 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 
 
-def test_smoke(repo_root, tmp_path):
+def test_smoke(smoke, tmp_path):
   path, folder = tmp_path / "large.json", tmp_path / "out"
-  done = subprocess.run(
-    [
-      *(sys.executable, "experiments/place_large.py", "--smoke"),
-      *("--json", str(path), "--workdir", str(folder)),
-    ],
-    cwd=repo_root,
-    env=os.environ | {"PYTHONPATH": str(repo_root)},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr
+  done = smoke("place_large", "--json", path, "--workdir", folder)
   assert "3 of 3 cases as claimed" in done.stdout
   data = json.loads(path.read_text())
   assert data["held"] == [True] * 3

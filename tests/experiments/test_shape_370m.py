@@ -1,10 +1,7 @@
 """The 370M experiment: its smoke version, and that its comparison can fail."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -19,23 +16,8 @@ def script(load_script):
   return load_script("shape_370m")
 
 
-def test_smoke(repo_root, tmp_path):
-  # Most of the time is compilation, and integers do not depend on its effort.
-  env = {
-    **os.environ,
-    "PYTHONPATH": str(repo_root),
-    "XLA_FLAGS": "--xla_backend_optimization_level=0",
-  }
-  command = [sys.executable, "experiments/shape_370m.py", "--smoke"]
-  done = subprocess.run(
-    [*command, "--workdir", str(tmp_path)],
-    cwd=repo_root,
-    env=env,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 0, done.stderr
+def test_smoke(smoke, tmp_path):
+  done = smoke("shape_370m", "--workdir", tmp_path, compile_fast=True)
   assert "cores on 2 of 2 chips" in done.stdout
   # 15 tokens x 96 logits, and the state of 2 x 32 neurons after the prompt and
   # after each of 3 tokens.
