@@ -155,11 +155,8 @@ def _documents(model: Model, path: str) -> list[np.ndarray]:
   """Ids of the first documents of a file, cut to `--max_ids` each."""
   most, size = _DOCUMENTS.value, _MAX_IDS.value
   found = [d.encode("utf-8") for d in text.read_documents([path])[:most]]
-  rows_of = bits.encode(model.tokenizer, found, model.config.vocab_size)[0]
-  pieces = [
-    row[a : a + size] for row in rows_of for a in range(0, len(row), size)
-  ]
-  return pieces[:most]
+  ids = bits.encode(model.tokenizer, found, model.config.vocab_size)[0]
+  return bits.pieces(ids, size)[:most]
 
 
 def _named(entry: str) -> tuple[str, str]:

@@ -11,14 +11,14 @@ bounded context.
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.errors import TokenError
-from jaxnmc.evaluate.predict import stepper
+from jaxnmc.evaluate.predict import chunks, stepper
 from jaxnmc.evaluate.text import DataError, count_words
 from jaxnmc.io.tokenizer import Tokenizer
 
@@ -202,32 +202,6 @@ def words_of(
       data = tokenizer.decode(row).encode("utf-8")
     total += count_words(data)
   return total
-
-
-def chunks(
-  rows: Sequence[np.ndarray], bos: int, batch: int, chunk: int
-) -> Iterator[tuple[int, np.ndarray]]:
-  """Texts side by side, piece by piece.
-
-  Args:
-    rows: ids of each text, int32[n]; at most `batch`.
-    bos: token in front of every text; also what fills up.
-    batch: texts side by side.
-    chunk: positions of a piece.
-
-  Yields:
-    (first position, ids int32[batch, chunk + 1]); column t + 1 is to be
-    predicted from what stands before it.
-  """
-  longest = max(len(row) for row in rows)
-  for first in range(0, longest, chunk):
-    ids = np.full((batch, chunk + 1), bos, np.int32)
-    for k, row in enumerate(rows):
-      # Position t predicts ids[t] from ids[t - 1]; BOS comes before ids[0].
-      piece = row[max(first - 1, 0) : first + chunk]
-      start = 1 if first == 0 else 0
-      ids[k, start : start + len(piece)] = piece
-    yield first, ids
 
 
 def pieces(rows: Sequence[np.ndarray], context: int | None) -> list[np.ndarray]:

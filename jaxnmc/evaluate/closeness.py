@@ -15,7 +15,8 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from jaxnmc.evaluate.bits import chunks
+from jaxnmc.evaluate.bits import pieces
+from jaxnmc.evaluate.predict import chunks
 from jaxnmc.evaluate.text import DataError
 from jaxnmc.numerics.fx import Fx
 
@@ -111,7 +112,9 @@ def compare(
   chunk: int = 128,
   progress: Callable[[int], None] | None = None,
 ) -> Closeness:
-  """Runs both forms over documents, state carried from piece to piece.
+  """Runs both forms over documents, state carried from chunk to chunk.
+
+  A document longer than the context of either is one of several `pieces`.
 
   Args:
     base: (run, params); `run(params, {"ids"}, state) -> (out, state)` can be
@@ -120,13 +123,16 @@ def compare(
     documents: ids of each, int32[n]; empty ones are left out.
     bos: token in front of every document.
     batch: documents side by side.
-    chunk: positions of a piece.
+    chunk: positions of a call.
     progress: called with the number of ids done since the last call.
 
   Raises:
     DataError: there is nothing to predict.
   """
-  rows = sorted((d for d in documents if len(d)), key=len)
+  known = [getattr(run, "context", None) for run, _ in (base, other)]
+  context = min((c for c in known if c is not None), default=None)
+  chunk = min(chunk, context or chunk)
+  rows = sorted((d for d in pieces(documents, context) if len(d)), key=len)
   if not rows:
     raise DataError("found no ids to predict; name a text that is not empty")
 

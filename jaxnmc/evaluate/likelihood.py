@@ -14,7 +14,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.errors import TokenError
-from jaxnmc.evaluate.predict import Row, Rows
+from jaxnmc.evaluate.predict import Row, Rows, window
 from jaxnmc.io.tokenizer import Tokenizer
 
 
@@ -197,15 +197,13 @@ class Likelihood:
 
     Blocks are either all short, or all have a whole chunk at least.
     """
-    whole = np.zeros(self.rows.batch, np.int32)
+    batch, chunk = self.rows.batch, self.rows.chunk
+    whole = np.zeros(batch, np.int32)
     whole[: len(contexts)] = [self._whole(pair) for pair in contexts]
-    rows = [
-      Row(np.concatenate([[self._bos], pair.context]).astype(np.int32))
-      for pair in contexts
-    ]
+    rows = [np.concatenate([[self._bos], pair.context]) for pair in contexts]
     state = kept = None
     for k in range(whole.max()):
-      ids = self.rows.piece(rows, k * self.rows.chunk, self.rows.chunk)
+      ids = window(rows, k * chunk, chunk, batch)
       state = self.rows.step(ids, state).state
       kept = state if k == 0 else self._keep(whole > k, state, kept)
     return kept

@@ -103,6 +103,47 @@ def stepper(run: Callable, *, jit: bool = True) -> Callable[..., Step]:
   return jax.jit(predict) if jit else predict
 
 
+def window(
+  rows: Sequence[np.ndarray], start: int, width: int, batch: int
+) -> np.ndarray:
+  """Rows side by side, from one place on.
+
+  Args:
+    rows: ids of each, int32[n]; at most `batch`.
+    start: first input.
+    width: inputs.
+    batch: rows of the result.
+
+  Returns:
+    int32[batch, width + 1], 0 where a row has ended; column t + 1 is to be
+    predicted from what stands before it.
+  """
+  ids = np.zeros((batch, width + 1), np.int32)
+  for k, row in enumerate(rows):
+    part = row[start : start + width + 1]
+    ids[k, : len(part)] = part
+  return ids
+
+
+def chunks(
+  texts: Sequence[np.ndarray], bos: int, batch: int, chunk: int
+) -> Iterator[tuple[int, np.ndarray]]:
+  """Texts side by side, piece by piece.
+
+  Args:
+    texts: ids of each, int32[n]; at most `batch`.
+    bos: token in front of every text.
+    batch: texts side by side.
+    chunk: positions of a piece.
+
+  Yields:
+    (first position, `window` from there on).
+  """
+  rows = [np.concatenate([[bos], ids]) for ids in texts]
+  for first in range(0, max(map(len, texts)), chunk):
+    yield first, window(rows, first, chunk, batch)
+
+
 class Rows:
   """Scores rows side by side with one backend; keeps the compiled programs.
 
@@ -149,14 +190,6 @@ class Rows:
       self._carries = bool(jax.tree.leaves(state))
     return self._carries
 
-  def piece(self, rows: Sequence[Row], start: int, width: int) -> np.ndarray:
-    """Ids [batch, width + 1] of rows from input `start` on, padded with 0."""
-    ids = np.zeros((self.batch, width + 1), np.int32)
-    for k, row in enumerate(rows):
-      part = row.ids[start : start + width + 1]
-      ids[k, : len(part)] = part
-    return ids
-
   def group(
     self, rows: Sequence[Row], state: Any = None, codes: bool = False
   ) -> list[Scored]:
@@ -176,8 +209,9 @@ class Rows:
       width *= -(-longest // width)
       width = min(width, self._context or width)
     parts: list[list[Scored]] = [[] for _ in rows]
+    whole = [row.ids for row in rows]
     for start in range(0, longest, width):
-      step = self.step(self.piece(rows, start, width), state)
+      step = self.step(window(whole, start, width, self.batch), state)
       state = step.state
       nats, hits = np.asarray(step.nats), np.asarray(step.hits)
       q = None

@@ -9,7 +9,7 @@ from jax import numpy as jnp
 
 from jaxnmc.evaluate import closeness, text
 from jaxnmc.io.tokenizer import ByteTokenizer
-from jaxnmc.models import matmulfree
+from jaxnmc.models import gpt, matmulfree
 from jaxnmc.ops import transform
 
 BOS = ByteTokenizer().bos_id
@@ -106,3 +106,25 @@ def test_one_document_has_no_interval(forms):
   assert found.loss.spread is None
   with pytest.raises(text.DataError, match="no ids to predict"):
     closeness.compare(*forms, DOCUMENTS[1:2], bos=BOS)
+
+
+def test_a_bounded_context_cuts_documents():
+  """Pieces of a transformer's context, each from its own begin token."""
+  config = gpt.Config(
+    vocab_size=CONFIG.vocab_size,
+    hidden_size=16,
+    num_layers=1,
+    num_heads=2,
+    max_position_embeddings=6,
+  )
+  made = []
+  for seed in (0, 1):
+    params = gpt.init_params(config, jax.random.key(seed))
+    made.append((transform.reference(gpt.make(config)), params))
+  found = closeness.compare(*(*made, DOCUMENTS), bos=BOS, batch=2)
+  cut = [d[a : a + 6] for d in DOCUMENTS for a in range(0, len(d), 6)]
+  want = closeness.compare(*(*made, cut), bos=BOS, chunk=3)
+  np.testing.assert_array_equal(found.ids, want.ids)
+  np.testing.assert_allclose(found.nats, want.nats, rtol=1e-5)
+  assert np.isfinite(found.kl).all()
+  assert found.ids.sum() == sum(map(len, DOCUMENTS))
