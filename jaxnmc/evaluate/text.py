@@ -3,12 +3,14 @@
 import gzip
 import json
 import pathlib
+import re
 import zlib
 from collections.abc import Sequence
 
 from jaxnmc.errors import UserError
 
 SEPARATOR = "<|endoftext|>"
+_TITLE = re.compile(r" = [^=](?:.*[^=])? = \r?")
 
 
 class DataError(UserError):
@@ -42,17 +44,39 @@ def read_text(path: str) -> str:
 def split_documents(text: str, separator: str = SEPARATOR) -> list[str]:
   """Splits at lines that hold only the separator; empty documents go.
 
+  A text without separators whose first line is a title of WikiText (` = Name =
+  ` alone between empty lines) is split in front of every such title: its train,
+  valid and test parts of WikiText-2 are 600, 60 and 60 articles.
+
   Line ends around a document are taken off, all else is kept.
   """
-  documents: list[str] = []
-  lines: list[str] = []
-  for line in [*text.split("\n"), separator]:
-    if line.strip() == separator:
-      documents.append("\n".join(lines).strip("\r\n"))
+  documents: list[list[str]] = [[]]
+  lines = text.split("\n")
+  if not any(line.strip() == separator for line in lines):
+    titles = _titles(lines)
+    if titles and not any(line.strip() for line in lines[: titles[0]]):
+      ends = [*titles[1:], len(lines)]
+      documents = [lines[a:b] for a, b in zip(titles, ends, strict=True)]
       lines = []
+  for line in lines:
+    if line.strip() == separator:
+      documents.append([])
     else:
-      lines.append(line)
-  return [document for document in documents if document]
+      documents[-1].append(line)
+  joined = ("\n".join(document).strip("\r\n") for document in documents)
+  return [document for document in joined if document]
+
+
+def _titles(lines: Sequence[str]) -> list[int]:
+  """Lines with a title of WikiText: one `=` on either side, empty around."""
+  around = ["", *lines, ""]
+  return [
+    k
+    for k, line in enumerate(lines)
+    if _TITLE.fullmatch(line)
+    and not around[k].strip()
+    and not around[k + 2].strip()
+  ]
 
 
 def read_documents(paths: Sequence[str]) -> list[str]:

@@ -25,6 +25,25 @@ def test_split_keeps_blank_lines_and_drops_empty_documents():
   assert data.split_documents(text) == ["a\n\nb", "x <|endoftext|> y"]
 
 
+def test_articles_of_wikitext_are_documents():
+  """A title is one `=` on either side, alone between empty lines."""
+  text = (
+    "\n = First = \n \n Some text . \n = x = \n more \n \n = = Part = = \n \n"
+    " end \n \n = Second one = \n \n two \n"
+  )
+  first, second = data.split_documents(text)
+  assert first.startswith(" = First = ")
+  assert first.endswith(" end \n ")
+  assert " = x = " in first
+  assert " = = Part = = " in first
+  assert second == " = Second one = \n \n two "
+  # A text that does not begin with a title has no articles.
+  assert len(data.split_documents("words\n" + text)) == 1
+  # Separators that are there decide.
+  both = text + "<|endoftext|>\nlast"
+  assert data.split_documents(both)[1:] == ["last"]
+
+
 def test_bad_files(tmp_path):
   with pytest.raises(data.DataError, match="absent"):
     data.read_text(str(tmp_path / "absent.txt"))
