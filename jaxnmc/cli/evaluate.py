@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from jaxnmc.cli import setup
-from jaxnmc.cli.output import Output, is_terminal
+from jaxnmc.cli.output import Output, bar
 from jaxnmc.errors import ConfigError
 from jaxnmc.evaluate import (
   Scorer,
@@ -98,7 +98,7 @@ def _text(args, out: Output) -> dict[str, Any]:
       "words": words,
       "done": kept.done if kept else None,
       "keep": kept.keep if kept else None,
-      "progress": stack.enter_context(_bar("ids", sum(map(len, rows)))),
+      "progress": stack.enter_context(bar("ids", sum(map(len, rows)))),
     }
     if args.window is None:
       scorer = Scorer(backend.run, jit=backend.jit)
@@ -174,9 +174,9 @@ def _tasks(args, out: Output) -> dict[str, Any]:
   about = _about(model, backend, args.batch)
   about["chunk"] = likelihood.rows.chunk
   start = time.perf_counter()
-  with _bar("items", sum(_count(task, args.limit) for task in found)) as bar:
+  with bar("items", sum(_count(task, args.limit) for task in found)) as advance:
     results = [
-      _task(args, task, about, backend, likelihood, subject.tokenizer, bar)
+      _task(args, task, about, backend, likelihood, subject.tokenizer, advance)
       for task in found
     ]
   _table(out, results)
@@ -250,25 +250,3 @@ def _table(out: Output, results: list[dict[str, Any]]) -> None:
 def _share(value: float, interval: tuple[float, float]) -> str:
   low, high = interval
   return f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-@contextlib.contextmanager
-def _bar(what: str, total: int):
-  """Yields `advance(n)`; draws a bar with an ETA on a terminal's stderr."""
-  if not is_terminal():
-    yield lambda ids: None
-    return
-  from rich import console, progress
-
-  columns = (
-    progress.TextColumn(what),
-    progress.MofNCompleteColumn(),
-    progress.BarColumn(),
-    progress.TextColumn("ETA"),
-    progress.TimeRemainingColumn(),
-  )
-  with progress.Progress(
-    *columns, console=console.Console(stderr=True), transient=True
-  ) as bar:
-    task = bar.add_task("evaluate", total=total)
-    yield lambda ids: bar.advance(task, ids)

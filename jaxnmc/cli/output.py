@@ -1,5 +1,6 @@
 """Where a command says things: tables to people, JSON to programs."""
 
+import contextlib
 import sys
 
 from jaxnmc.report import files, tables
@@ -55,3 +56,25 @@ class Output:
 def is_terminal() -> bool:
   """Whether a progress bar on stderr would be seen."""
   return sys.stderr.isatty()
+
+
+@contextlib.contextmanager
+def bar(what: str, total: int):
+  """Yields `advance(n)`; draws a bar with an ETA on a terminal's stderr."""
+  if not is_terminal():
+    yield lambda ids: None
+    return
+  from rich import console, progress
+
+  columns = (
+    progress.TextColumn(what),
+    progress.MofNCompleteColumn(),
+    progress.BarColumn(),
+    progress.TextColumn("ETA"),
+    progress.TimeRemainingColumn(),
+  )
+  with progress.Progress(
+    *columns, console=console.Console(stderr=True), transient=True
+  ) as shown:
+    task = shown.add_task(what, total=total)
+    yield lambda ids: shown.advance(task, ids)

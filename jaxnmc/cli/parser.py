@@ -124,6 +124,14 @@ def build() -> argparse.ArgumentParser:
     add("plan", "make, show and compare plans: a number format for every site")
   )
 
+  _widths(
+    add(
+      "bits",
+      "which site needs its bits; the cheapest plan within a loss",
+      model=True,
+    )
+  )
+
   doctor = add(
     "doctor",
     "this installation; with MODEL: dead and saturated sites",
@@ -215,6 +223,56 @@ def _planning(plan) -> None:
     "--calibrate",
     metavar="FILE",
     help="make: text to choose ranges on (default: a few built-in sentences)",
+  )
+
+
+def _widths(bits) -> None:
+  """Flags of `bits`."""
+  bits.add_argument(
+    "--text",
+    required=True,
+    metavar="FILE",
+    help="text that the cost of fewer bits is measured on",
+  )
+  bits.add_argument(
+    "--loss",
+    type=float,
+    metavar="PERCENT",
+    help="search for the plan with the least energy on the chip whose"
+    " perplexity grows by at most so much (default: only measure each site)",
+  )
+  bits.add_argument(
+    "--bits",
+    type=int,
+    nargs="+",
+    metavar="N",
+    help="widths to try at each site (default: 8; with --loss 4 5 6 8 10)",
+  )
+  bits.add_argument(
+    "--sites",
+    metavar="PATTERN",
+    help="regular expression over whole paths of sites (default: all of more"
+    " bits; with --loss all that cross a synapse)",
+  )
+  bits.add_argument(
+    "--preset",
+    choices=("W8A16", "W8A8"),
+    default="W8A16",
+    metavar="NAME",
+    help="plan to start from, W8A16 or W8A8 (default: W8A16)",
+  )
+  bits.add_argument(
+    "--calibrate",
+    metavar="FILE",
+    help="text to choose ranges on (default: a few built-in sentences)",
+  )
+  _number(bits, "documents", 16, "first documents of the text")
+  _number(bits, "max_ids", 256, "ids of a piece; longer documents are cut")
+  bits.add_argument(
+    "--out", metavar="FILE", help="with --loss: write the plan there"
+  )
+  bits.add_argument(
+    "--plots", metavar="DIR", help="write plots as PNG (extra plot)"
   )
 
 

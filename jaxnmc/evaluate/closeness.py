@@ -129,36 +129,103 @@ def compare(
   Raises:
     DataError: there is nothing to predict.
   """
-  known = [getattr(run, "context", None) for run, _ in (base, other)]
-  context = min((c for c in known if c is not None), default=None)
-  chunk = min(chunk, context or chunk)
-  rows = sorted((d for d in pieces(documents, context) if len(d)), key=len)
-  if not rows:
-    raise DataError("found no ids to predict; name a text that is not empty")
+  both = Comparison(
+    base, other[0], documents, bos=bos, batch=batch, chunk=chunk
+  )
+  return both(other[1], progress)[0]
 
-  @jax.jit
-  def step(ours, theirs, ids, states):
-    given, wanted = {"ids": ids[:, :-1]}, ids[:, 1:, None]
-    first, after = base[0](ours, given, states[0])[:2]
-    second, later = other[0](theirs, given, states[1])[:2]
-    p, q = (jax.nn.log_softmax(_logits(x)) for x in (first, second))
-    chosen = lambda x: -jnp.take_along_axis(x, wanted, axis=-1)[..., 0]
-    same = jnp.argmax(p, -1) == jnp.argmax(q, -1)
-    kl = jnp.sum(jnp.exp(p) * (p - q), -1)
-    return (chosen(p), chosen(q), same, kl), (after, later)
 
-  sums = np.zeros((4, len(rows)))
-  for begin in range(0, len(rows), batch):
-    group = rows[begin : begin + batch]
-    states = (None, None)
-    for start, ids in chunks(group, bos, batch, chunk):
-      found, states = step(base[1], other[1], jnp.asarray(ids), states)
-      found = [np.asarray(x, np.float64) for x in found]
-      counts = [min(max(len(row) - start, 0), chunk) for row in group]
-      for k, count in enumerate(counts):
-        for total, values in zip(sums, found, strict=True):
-          total[begin + k] += values[k, :count].sum()
+class Comparison:
+  """As `compare`, for many parameters of one other form, compiled once.
+
+  Args:
+    base: as for `compare`.
+    run: of the other form; a third result, {name: float[B, T]}, is summed up
+      over the ids.
+    documents: as for `compare`.
+    bos: token in front of every document.
+    batch: documents side by side.
+    chunk: positions of a call.
+    keep: hold the base's logits for the next call: float32 [ids, V] of memory.
+
+  Raises:
+    DataError: there is nothing to predict.
+  """
+
+  def __init__(
+    self,
+    base: tuple[Callable, Any],
+    run: Callable,
+    documents: Sequence[np.ndarray],
+    *,
+    bos: int,
+    batch: int = 16,
+    chunk: int = 128,
+    keep: bool = False,
+  ):
+    known = [getattr(f, "context", None) for f in (base[0], run)]
+    context = min((c for c in known if c is not None), default=None)
+    chunk = min(chunk, context or chunk)
+    rows = sorted((d for d in pieces(documents, context) if len(d)), key=len)
+    if not rows:
+      raise DataError("found no ids to predict; name a text that is not empty")
+    self._lengths = np.array([len(row) for row in rows], np.float64)
+    self._base, self._keep = base, keep
+    self._kept: dict[int, jax.Array] = {}
+    # (first row, first position, ids) of every call; a state begins at 0.
+    self._calls = [
+      (begin, start, ids)
+      for begin in range(0, len(rows), batch)
+      for start, ids in chunks(rows[begin : begin + batch], bos, batch, chunk)
+    ]
+
+    @jax.jit
+    def first(params, ids, state):
+      out, state = base[0](params, {"ids": ids[:, :-1]}, state)[:2]
+      return jax.nn.log_softmax(_logits(out)), state
+
+    @jax.jit
+    def second(params, p, ids, state):
+      out, state, *more = run(params, {"ids": ids[:, :-1]}, state)
+      q, wanted = jax.nn.log_softmax(_logits(out)), ids[:, 1:, None]
+      chosen = lambda x: -jnp.take_along_axis(x, wanted, axis=-1)[..., 0]
+      same = jnp.argmax(p, -1) == jnp.argmax(q, -1)
+      kl = jnp.sum(jnp.exp(p) * (p - q), -1)
+      return (chosen(p), chosen(q), same, kl), more[0] if more else {}, state
+
+    self._first, self._second = first, second
+
+  def _logs(self, call: int, state):
+    """(log-probabilities of the base, its state)."""
+    if call in self._kept:
+      return self._kept[call], None
+    found = self._first(self._base[1], jnp.asarray(self._calls[call][2]), state)
+    if self._keep:
+      self._kept[call] = found[0]
+    return found
+
+  def __call__(
+    self, params: Any, progress: Callable[[int], None] | None = None
+  ) -> tuple[Closeness, dict[str, float]]:
+    """(how close, sums of what `run` counts over all ids)."""
+    sums, totals = np.zeros((4, len(self._lengths))), dict[str, float]()
+    ours = theirs = None
+    for call, (begin, start, ids) in enumerate(self._calls):
+      if start == 0:
+        ours = theirs = None
+      p, ours = self._logs(call, ours)
+      found, more, theirs = self._second(params, p, jnp.asarray(ids), theirs)
+      width = ids.shape[1] - 1
+      counts = np.clip(
+        self._lengths[begin : begin + len(ids)] - start, 0, width
+      )
+      inside = np.arange(width) < counts[:, None]
+      cut = lambda x, inside=inside: np.where(
+        inside, np.asarray(x, np.float64)[: len(inside)], 0
+      )
+      sums[:, begin : begin + len(counts)] += [cut(x).sum(1) for x in found]
+      for name, values in more.items():
+        totals[name] = totals.get(name, 0.0) + float(cut(values).sum())
       if progress is not None:
-        progress(sum(counts))
-  lengths = np.array([len(row) for row in rows], np.float64)
-  return Closeness(lengths, *sums)
+        progress(int(counts.sum()))
+    return Closeness(self._lengths, *sums), totals

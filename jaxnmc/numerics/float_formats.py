@@ -8,7 +8,9 @@ point (`Float`), or take codes of any scale, one per tensor or per channel
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
+import flax.struct
 import jax
 import numpy as np
 from jax import numpy as jnp
@@ -69,10 +71,32 @@ class Scaled:
     return f"s{self.bits} x {few:.4g}..{most:.4g} ({len(self.scales)} channels)"
 
 
+@flax.struct.dataclass
+class Grid:
+  """A format as data: multiples of a step, so that one program serves all.
+
+  Attributes:
+    step: distance of two values, float[].
+    low: smallest multiple, float[].
+    high: largest multiple, float[].
+  """
+
+  step: jax.Array
+  low: jax.Array
+  high: jax.Array
+
+
 SiteFormat = Format | Scaled | Float
 
 
-def rounded(x: jax.Array, fmt: SiteFormat, path: str) -> jax.Array:
+def grids_of(formats: Sequence[Format]) -> Grid:
+  """Several formats as data: float32[n] each; powers of two are exact."""
+  rows = [(2.0**-f.frac, f.low, f.high) for f in formats]
+  columns = np.array(rows, np.float32).reshape(-1, 3).T
+  return Grid(*(jnp.asarray(c) for c in columns))
+
+
+def rounded(x: jax.Array, fmt: SiteFormat | Grid, path: str) -> jax.Array:
   """The nearest value that a format has; halves towards plus infinity.
 
   Half-precision values are rounded in float32, so that codes stay exact.
@@ -95,6 +119,8 @@ def rounded(x: jax.Array, fmt: SiteFormat, path: str) -> jax.Array:
   step: float | jax.Array
   if isinstance(fmt, Format):
     step = 2.0**-fmt.frac
+  elif isinstance(fmt, Grid):
+    step = fmt.step.astype(wide.dtype)
   elif len(fmt.scales) == 1:
     step = fmt.scales[0]
   else:

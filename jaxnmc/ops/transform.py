@@ -10,6 +10,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.errors import PlanError
+from jaxnmc.numerics.formats import Format
 from jaxnmc.numerics.fx import Fx, is_fx
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.alu_float import FloatAlu
@@ -200,6 +201,54 @@ def fake_quant(fn, plan, taps: bool = False):
 
     return over_batch(one, inputs, state)
 
+  return _about(run, fn)
+
+
+def on_grids(fn, plan, watch=()):
+  """What would other formats cost?  One program for all plans of these sites.
+
+  The float model with the plan's roundings, as `fake_quant` has it for a plan
+  that is not integers everywhere, but the formats are data: to try others
+  compiles nothing.  Shifts and products are exact here, so it is not the
+  integers of `fixed` to the last bit.
+
+  Args:
+    fn: model function.
+    plan: its sites that have a `Format` take a grid; the rest is as it says.
+    watch: sites whose values that are not zero are counted.
+
+  Returns:
+    `run(params, grids, inputs, state=None) -> (out, state, counts)`; grids is
+    a `Grid` of float[n], of the sites `on_grids(...).sites` in order; counts is
+    {site: int32[T] or [B, T]}.  It raises as `fake_quant`.
+  """
+  sites = tuple(k for k, f in plan.formats.items() if isinstance(f, Format))
+  unknown = [path for path in watch if path not in sites]
+  if unknown:
+    raise PlanError(
+      f"site {unknown[0]}: plan {plan.name!r} gives it no bits, so there is"
+      " nothing to watch; name one that has some"
+    )
+
+  def run(params, grids, inputs, state=None):
+    check_inputs(fn, inputs, state)
+    plan.check_params(params)
+    each = (jax.tree.map(lambda x, k=k: x[k], grids) for k in range(len(sites)))
+    tried = plan.replace(
+      formats={**plan.formats, **dict(zip(sites, each, strict=True))}
+    )
+    params = in_storage(params, plan.dtype)
+
+    def one(inputs, state):
+      ops = Rounding(tried, taps=bool(watch))
+      out, state = fn(ops, params, inputs, state)
+      values = ops.tape.values if watch else {}
+      counts = {p: jnp.sum(values[p] != 0, -1, jnp.int32) for p in watch}
+      return out, state, counts
+
+    return over_batch(one, inputs, first_state(state))
+
+  run.sites = sites  # type: ignore[attr-defined]
   return _about(run, fn)
 
 

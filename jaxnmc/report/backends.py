@@ -183,6 +183,7 @@ def chosen(model, calibrate: str | None = None, plan: str | None = None):
   preset = jaxnmc.quantize.W8A16
   stats, notes = measured(model, calibrate)
   if calibrate is None:
+    notes = (f"{model.name} brings no plan: {notes[0]}",)
     preset = preset.replace(margin=SMALL_MARGIN)
   return jaxnmc.plan(stats, preset), notes
 
@@ -209,8 +210,8 @@ def measured(
     documents = None
     what = "built-in sentences" if model.tokenizer else "random token ids"
     notes = (
-      f"{model.name} brings no plan: formats were chosen on {what} with one"
-      " bit to spare; --calibrate FILE does better",
+      f"formats were chosen on {what} with one bit to spare; --calibrate FILE"
+      " does better",
     )
   else:
     documents = read_documents([calibrate])[:64]

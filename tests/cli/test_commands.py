@@ -14,7 +14,7 @@ from jaxnmc.kernels import native
 
 COMMANDS = (
   *("demo", "run", "verify", "info", "evaluate", "place", "doctor", "bench"),
-  *("diverge", "plan", "build-kernels"),
+  *("diverge", "plan", "bits", "build-kernels"),
 )
 TEXT = "Once there was a cat.\n<|endoftext|>\nThe end.\n"
 
