@@ -14,12 +14,19 @@ import jax
 import numpy as np
 from absl import app, flags
 
+from jaxnmc import quantize
 from jaxnmc.errors import ConfigError, UserError
 from jaxnmc.io import tokenizer as tokenizers
 from jaxnmc.io.files import write_bytes
 from jaxnmc.models import families
+from jaxnmc.numerics.ternary import Ternary, latent
+from jaxnmc.quantize import Plan
 from jaxnmc.report import files
 from jaxnmc.train import data, evalrange, export, loop, mixed
+
+# Of --qat: integers everywhere, or the paper's rows.
+PRESETS = ("W8A8", "W8A16", "W8", "A8", "A16")
+_CALIBRATION = 32  # documents, and windows of them, that --qat measures
 
 _TRAIN = flags.DEFINE_list("train", [], "Training text files (.gz allowed).")
 _VALID = flags.DEFINE_string("valid", None, "Text scored once, at the end.")
@@ -47,7 +54,13 @@ _SCHEDULE = flags.DEFINE_enum(
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Weights and order of the text.")
 _INIT_FROM = flags.DEFINE_string(
-  "init_from", None, "best.npz of another run to start from."
+  "init_from", None, "Start from best.npz of another run, or from any model."
+)
+_QAT = flags.DEFINE_string(
+  "qat",
+  None,
+  f"Train under number formats: {', '.join(PRESETS)} (ranges of the start on"
+  " --train), or a plan file. Scores are those under the plan.",
 )
 _TEACHER = flags.DEFINE_string(
   "teacher", None, "Model to learn from; it must have the same vocabulary."
@@ -186,14 +199,12 @@ def _run(make_config: Callable[..., Any]) -> dict:
 
   def init_params():
     if _INIT_FROM.value:
-      params, meta = export.load(_INIT_FROM.value)
-      if meta["config"] != described:
-        raise ConfigError(
-          f"--init_from {_INIT_FROM.value}: has the config {meta['config']}, "
-          f"this run {described}; give the same sizes"
-        )
-      return params
+      return _start(_INIT_FROM.value, described)
     return family.init_params(config, jax.random.key(_SEED.value))
+
+  plan = None
+  if _QAT.value is not None:
+    plan = _plan(work, fn, init_params, documents, tokenizer)
 
   result = loop.train(
     fn=fn,
@@ -225,16 +236,79 @@ def _run(make_config: Callable[..., Any]) -> dict:
     ),
     workdir=str(work),
     teacher=teacher,
+    plan=plan,
   )
   result["params"] = config.num_params
   if _VALID.value:
-    result["valid"] = _score(work, fn, tokenizer)
+    result["valid"] = _score(work, fn, plan, tokenizer)
   files.write_json(str(work / "result.json"), result)
   files.write_json(_JSON.value, result)
   return result
 
 
-def _score(work, fn, tokenizer) -> dict:
+def _start(source: str, described: Mapping[str, Any]) -> Any:
+  """Parameters of --init_from; ternary matrices become latents.
+
+  Raises:
+    ConfigError: the model there has another config.
+    CheckpointError: it cannot be read.
+  """
+  if pathlib.Path(source).suffix == ".npz":
+    params, meta = export.load(source)
+    found = meta["config"]
+  else:
+    import jaxnmc
+
+    model = jaxnmc.load(source)
+    params, found = model.params, families.to_json(model.config)
+  if found != described:
+    raise ConfigError(
+      f"--init_from {source}: has the config {found}, this run {described};"
+      " give the same sizes"
+    )
+  is_ternary = lambda x: isinstance(x, Ternary)
+  return jax.tree.map(
+    lambda x: np.asarray(latent(x) if is_ternary(x) else x, np.float32),
+    params,
+    is_leaf=is_ternary,
+  )
+
+
+def _plan(work, fn, init_params, documents, tokenizer) -> Plan:
+  """The plan of --qat; kept in the work folder, where a resumed run finds it.
+
+  Raises:
+    PlanError: no preset and no plan file, or a plan of another model.
+  """
+  kept = work / "plan.json"
+  if kept.exists():
+    return Plan.load(kept)
+  if _QAT.value in PRESETS:
+    stats = quantize.calibrate(fn)(
+      init_params(), _windows(documents, tokenizer)
+    )
+    plan = quantize.plan(stats, getattr(quantize, _QAT.value))
+  else:
+    plan = Plan.load(_QAT.value)
+    plan.check_params(init_params())
+  plan.save(kept)
+  return plan
+
+
+def _windows(documents, tokenizer) -> list[dict[str, np.ndarray]]:
+  """The first training windows, as many as calibration takes."""
+  stream = data.pack(documents[:_CALIBRATION], tokenizer)
+  count = min(_CALIBRATION, (len(stream.ids) - 1) // _SEQ.value)
+  if not count:
+    raise ConfigError(
+      f"--qat: found {len(stream.ids)} ids to choose ranges on, allowed is a"
+      f" window of {_SEQ.value} or more; give more text or a smaller --seq"
+    )
+  ids = stream.ids[: count * _SEQ.value].reshape(count, _SEQ.value)
+  return [{"ids": ids[k : k + 8]} for k in range(0, count, 8)]
+
+
+def _score(work, fn, plan, tokenizer) -> dict:
   """Scores the best parameters on --valid, once."""
   lengths = None
   if _EVAL_PREFIX_BYTES.value:
@@ -242,7 +316,10 @@ def _score(work, fn, tokenizer) -> dict:
   documents = data.read_documents([_VALID.value])
   params, _ = export.load(work / "best.npz")
   return evalrange.bits_per_byte(
-    evalrange.score(fn), params, tokenizer, evalrange.cut(documents, lengths)
+    evalrange.score(fn, plan),
+    params,
+    tokenizer,
+    evalrange.cut(documents, lengths),
   )
 
 

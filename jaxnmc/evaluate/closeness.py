@@ -18,7 +18,7 @@ from jax import numpy as jnp
 from jaxnmc.evaluate.bits import pieces
 from jaxnmc.evaluate.predict import chunks
 from jaxnmc.evaluate.text import DataError
-from jaxnmc.numerics.fx import Fx
+from jaxnmc.numerics.fx import real
 
 _Z = 1.959963984540054
 
@@ -92,14 +92,6 @@ def _ratio(sums: np.ndarray, counts: np.ndarray) -> Figure:
   rest = sums - value * counts
   error = math.sqrt(k / (k - 1) * float(rest @ rest)) / float(total)
   return Figure(value, _Z * error)
-
-
-def _logits(out) -> jax.Array:
-  """Logits in real units, float32[B, T, V]; sums in half would be off."""
-  logits = out.logits
-  if isinstance(logits, Fx):
-    return logits.to_float(jnp.float32)
-  return logits.astype(jnp.float32)
 
 
 def compare(
@@ -182,12 +174,12 @@ class Comparison:
     @jax.jit
     def first(params, ids, state):
       out, state = base[0](params, {"ids": ids[:, :-1]}, state)[:2]
-      return jax.nn.log_softmax(_logits(out)), state
+      return jax.nn.log_softmax(real(out.logits)), state
 
     @jax.jit
     def second(params, p, ids, state):
       out, state, *more = run(params, {"ids": ids[:, :-1]}, state)
-      q, wanted = jax.nn.log_softmax(_logits(out)), ids[:, 1:, None]
+      q, wanted = jax.nn.log_softmax(real(out.logits)), ids[:, 1:, None]
       chosen = lambda x: -jnp.take_along_axis(x, wanted, axis=-1)[..., 0]
       same = jnp.argmax(p, -1) == jnp.argmax(q, -1)
       kl = jnp.sum(jnp.exp(p) * (p - q), -1)

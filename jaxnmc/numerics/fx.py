@@ -67,3 +67,13 @@ def is_fx(value) -> bool:
 def codes(value):
   """The codes of an `Fx`, int32[...]; any other value as it is."""
   return value.q if isinstance(value, Fx) else value
+
+
+def real(value) -> jax.Array:
+  """Real values of an `Fx`, or floats, as float32[...].
+
+  For what sums over logits: half precision would be off.
+  """
+  if isinstance(value, Fx):
+    return value.to_float(jnp.float32)
+  return value.astype(jnp.float32)

@@ -66,6 +66,24 @@ def ternary_values(weight: jax.Array | Ternary) -> jax.Array:
   return ste(codes * scale, weight)
 
 
+def latent(weight: Ternary) -> jax.Array:
+  """A latent matrix to go on training from: `ternarize` gives back `weight`.
+
+  Which of the latents with these codes it came from is lost: every code starts
+  in the same place. Divided by the share of non-zero weights, so that the mean
+  magnitude is the scale.
+
+  Args:
+    weight: a trained matrix.
+
+  Returns:
+    float[out, in] of the scale's dtype.
+  """
+  codes = weight.codes.astype(weight.scale.dtype)
+  share = jnp.mean(jnp.abs(codes))
+  return codes * (weight.scale / jnp.where(share > 0, share, 1))
+
+
 def host_ternary(matrix) -> tuple[np.ndarray, float]:
   """Codes and scale of a matrix as NumPy has them, in float64.
 

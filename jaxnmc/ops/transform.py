@@ -192,16 +192,19 @@ def fake_quant(fn, plan, taps: bool = False):
       params = in_storage(params, plan.dtype)
 
     def one(inputs, state):
-      ops: Quantized | Rounding
-      if plan.integers:
-        ops = Quantized(plan, FloatAlu(dtype), FloatStore(dtype), taps)
-      else:
-        ops = Rounding(plan, taps)
+      ops = simulated(plan, dtype, taps)
       return _finish(ops, fn(ops, params, inputs, state), taps)
 
     return over_batch(one, inputs, state)
 
   return _about(run, fn)
+
+
+def simulated(plan, dtype, taps: bool = False) -> Quantized | Rounding:
+  """The interpreter of `fake_quant`: of the plan's integers, or roundings."""
+  if plan.integers:
+    return Quantized(plan, FloatAlu(dtype), FloatStore(dtype), taps)
+  return Rounding(plan, taps)
 
 
 def on_grids(fn, plan, watch=()):

@@ -11,14 +11,20 @@ from typing import Any
 from jaxnmc.evaluate.bits import Scorer, encode
 from jaxnmc.evaluate.text import cut, read_lengths
 from jaxnmc.io.tokenizer import Tokenizer
-from jaxnmc.ops.transform import reference
+from jaxnmc.ops.transform import fake_quant, reference
+from jaxnmc.quantize.plan import Plan
 
 __all__ = ["bits_per_byte", "cut", "read_lengths", "score"]
 
 
-def score(fn: Callable) -> Scorer:
-  """Returns the scorer of a model function; it keeps compiled programs."""
-  return Scorer(reference(fn))
+def score(fn: Callable, plan: Plan | None = None) -> Scorer:
+  """Returns the scorer of a model function; it keeps compiled programs.
+
+  Args:
+    fn: model function.
+    plan: number formats to score it under; None: float.
+  """
+  return Scorer(reference(fn) if plan is None else fake_quant(fn, plan))
 
 
 def bits_per_byte(

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxnmc.errors import ConfigError
 from jaxnmc.io.tokenizer import Tokenizer
+from jaxnmc.quantize.plan import Plan
 from jaxnmc.train import (
   checkpoints,
   data,
@@ -117,6 +118,7 @@ def train(
   rhythm: Rhythm,
   workdir: str,
   teacher: tuple[Callable, Any] | None = None,
+  plan: Plan | None = None,
 ) -> dict[str, Any]:
   """Trains a language model, or continues a run that was stopped.
 
@@ -134,6 +136,7 @@ def train(
     rhythm: how often what happens.
     workdir: an existing folder.
     teacher: (fn, params) with the same vocabulary, for recipe.alpha > 0.
+    plan: number formats that the model is trained and scored under.
 
   Returns:
     A summary: steps, best held bits per byte and its step, seconds, tokens/s
@@ -160,8 +163,9 @@ def train(
     teacher=teacher,
     alpha=recipe.alpha,
     dtype=recipe.dtype,
+    plan=plan,
   )
-  score_fn = evalrange.score(fn)
+  score_fn = evalrange.score(fn, plan)
   held_bytes = evalrange.cut(held, None)
 
   fingerprint = {
@@ -171,6 +175,8 @@ def train(
   }
   if teacher is not None:
     fingerprint["teacher"] = checkpoints.digest(teacher[1])
+  if plan is not None:
+    fingerprint["plan"] = plan.fingerprint
   store = checkpoints.Checkpoints(work, fingerprint)
   export.remove_unfinished(work)
   # Placed once: a state placed otherwise would compile the step again.

@@ -10,6 +10,9 @@ from jax import numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxnmc.errors import ConfigError
+from jaxnmc.numerics.fx import real
+from jaxnmc.ops.transform import simulated
+from jaxnmc.quantize.plan import Plan
 from jaxnmc.train import mixed
 from jaxnmc.train.compiled import Compiled
 from jaxnmc.train.schedules import Schedule
@@ -164,6 +167,7 @@ def make_step(
   teacher: tuple[Callable, Params] | None = None,
   alpha: float = 0.0,
   dtype: str = "float32",
+  plan: Plan | None = None,
 ) -> Compiled:
   """Returns `step(state, ids int32[T + 1, B]) -> (state, metrics)`.
 
@@ -182,10 +186,12 @@ def make_step(
     teacher: (fn, params) with the same vocabulary, or None.
     alpha: weight of the teacher, 0 ... 1.
     dtype: of the operands of ternary products (`mixed` says what that means).
+    plan: number formats that the model is trained under (`fake_quant`, whose
+      gradients go straight through roundings); the teacher stays float.
 
   Raises:
     ConfigError: batch is no multiple of the mesh, alpha does not go with the
-      teacher, or there is no such dtype.
+      teacher, there is no such dtype, or it is not float32 under a plan.
   """
   if batch % mesh.size:
     raise ConfigError(
@@ -198,18 +204,28 @@ def make_step(
     )
 
   mixed.interpreter(dtype)  # refuses a wrong one before anything is traced
+  if plan is not None and dtype != "float32":
+    raise ConfigError(
+      f"dtype: found {dtype!r} with a plan, whose roundings need float32;"
+      " leave --dtype or --qat out"
+    )
 
   def loss_fn(params: Params, ids: jax.Array):
-    ops = lambda: mixed.interpreter(dtype)
     inputs, targets = {"ids": ids[:-1]}, ids[1:]
-    logits = fn(ops(), params, inputs, None)[0].logits
+    if plan is None:
+      logits = fn(mixed.interpreter(dtype), params, inputs, None)[0].logits
+    else:
+      ops = simulated(plan, jnp.float32)
+      logits = real(fn(ops, params, inputs, None)[0].logits)
     mask = None if pad_id is None else targets != pad_id
     nats = cross_entropy(logits, targets, mask)
     if teacher is None or alpha == 0.0:
       return nats, nats
     teach, frozen = teacher
     soft = distillation(
-      logits, teach(ops(), frozen, inputs, None)[0].logits, mask
+      logits,
+      teach(mixed.interpreter(dtype), frozen, inputs, None)[0].logits,
+      mask,
     )
     return (1.0 - alpha) * nats + alpha * soft, nats
 
