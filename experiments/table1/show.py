@@ -50,7 +50,19 @@ def show(data: dict) -> None:
   for name, why in data["refusals"].items():
     say(f"* {name}: {why}")
   say(f"eps 1e-6 with 12 fraction bits: {data['underflow']}")
+  for row in done:
+    for name, text in row["texts"].items():
+      if "float32" in text:
+        close = text["float32"]
+        say(
+          f"{row['row']}, {name}: fake_quant in float32 finds the same token at"
+          f" {100 * close['agreement']['value']:.3f} % of ids, perplexity"
+          f" {_percent(close['loss'], 4)} %"
+        )
   made = data["census"]
+  if "refused" in made:
+    say(f"No census of operations: {made['refused']}")
+    return
   say(
     f"Per token {made['additions']:,} additions and"
     f" {made['product_multiplications']:,} multiplications in products,"

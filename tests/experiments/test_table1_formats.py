@@ -28,6 +28,9 @@ def test_smoke(smoke, tmp_path):
   for row in data["rows"]:
     assert row["texts"]["stories"]["ids"] > 100
     assert row["tasks"]["tiny"]["items"] == 2
+  close = others[-1]["texts"]["stories"]["float32"]
+  assert close["agreement"]["value"] > 0.99
+  assert abs(close["loss"]["value"]) < 1e-3
   # What a chip cannot compute is refused, with the site.
   assert len(data["refusals"]) == 9
   assert all("embed" in why for why in data["refusals"].values())
@@ -53,6 +56,7 @@ def test_rows_are_the_paper_s(script):
     base = quoted.TABLE1["MatMul-free baseline"][-2]
     assert 100 * (mean / base - 1) == pytest.approx(change, abs=0.8), name
   assert {row.backend for row in rows.chip_rows()} == {"fixed"}
+  assert all(row.quoted is None for row in rows.own_rows())
 
 
 @pytest.mark.parametrize(
