@@ -19,7 +19,6 @@ Small models are near chance on the tasks: perplexity and agreement tell more.
 """
 
 import dataclasses
-import functools
 import pathlib
 import sys
 import time
@@ -27,14 +26,13 @@ import time
 import jax
 import numpy as np
 from absl import app, flags
+from smoke_model import STORIES, tiny
 from table1 import quoted, rows, show
 
 import jaxnmc as nmc
 from jaxnmc.errors import UserError
 from jaxnmc.evaluate import bits, choices, closeness, provenance, tasks, text
 from jaxnmc.evaluate.subject import Subject
-from jaxnmc.io.tokenizer import ByteTokenizer
-from jaxnmc.models import matmulfree
 from jaxnmc.models.model import Model
 from jaxnmc.report import backends, census, files, plots
 
@@ -55,32 +53,10 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the plot.")
 _JSON = flags.DEFINE_string("json", None, "Also write all figures here.")
 _SMOKE = flags.DEFINE_bool("smoke", False, "Seconds, on a tiny model.")
 
-_STORIES = (
-  "Once there was a small cat. It liked milk and the sun.",
-  "Tom had a red ball. He gave it to his friend.",
-  "The rain fell all day long, and nobody went out.",
-)
-
-
-def _tiny() -> Model:
-  """Random weights over bytes."""
-  tokenizer = ByteTokenizer()
-  config = matmulfree.Config(
-    vocab_size=tokenizer.vocab_size,
-    hidden_size=16,
-    num_layers=2,
-    intermediate_size=24,
-  )
-  params = matmulfree.init_params(config, jax.random.key(0))
-  params["embed"]["weight"] *= 20
-  fn = matmulfree.make(config)
-  init = functools.partial(matmulfree.init_state, config)
-  return Model("tiny, random", config, params, fn, init, tokenizer)
-
 
 def _tiny_task() -> tasks.Task:
   """Two items: which story goes on."""
-  first, second, third = _STORIES
+  first, second, third = STORIES
   items = (
     tasks.Item("a", first[:20], (first[20:], second[20:]), 0),
     tasks.Item("b", third[:9], (second[:20], third[9:]), 1),
@@ -183,9 +159,9 @@ def _named(entry: str) -> tuple[str, str]:
 def _study() -> Study:
   """The study that the flags ask for."""
   if _SMOKE.value:
-    model = _tiny()
-    ids = [np.asarray(model.tokenizer.encode(t), np.int32) for t in _STORIES]
-    return Study(model, {"stories": ids}, [_tiny_task()], _STORIES)
+    model = tiny()
+    ids = [np.asarray(model.tokenizer.encode(t), np.int32) for t in STORIES]
+    return Study(model, {"stories": ids}, [_tiny_task()], STORIES)
   model = nmc.load(_MODEL.value)
   backends.need_tokenizer(model)
   if not _TEXT.value:

@@ -19,14 +19,13 @@ from jaxnmc.errors import ConfigError, UserError
 from jaxnmc.io import tokenizer as tokenizers
 from jaxnmc.io.files import write_bytes
 from jaxnmc.models import families
-from jaxnmc.numerics.ternary import Ternary, latent
 from jaxnmc.quantize import Plan
 from jaxnmc.report import files
-from jaxnmc.train import data, evalrange, export, loop, mixed
+from jaxnmc.train import data, evalrange, export, loop, mixed, qat
 
 # Of --qat: integers everywhere, or the paper's rows.
 PRESETS = ("W8A8", "W8A16", "W8", "A8", "A16")
-_CALIBRATION = 32  # documents, and windows of them, that --qat measures
+_CALIBRATION = 32  # documents that --qat measures ranges on
 
 _TRAIN = flags.DEFINE_list("train", [], "Training text files (.gz allowed).")
 _VALID = flags.DEFINE_string("valid", None, "Text scored once, at the end.")
@@ -266,12 +265,7 @@ def _start(source: str, described: Mapping[str, Any]) -> Any:
       f"--init_from {source}: has the config {found}, this run {described};"
       " give the same sizes"
     )
-  is_ternary = lambda x: isinstance(x, Ternary)
-  return jax.tree.map(
-    lambda x: np.asarray(latent(x) if is_ternary(x) else x, np.float32),
-    params,
-    is_leaf=is_ternary,
-  )
+  return qat.latents(params)
 
 
 def _plan(work, fn, init_params, documents, tokenizer) -> Plan:
@@ -284,28 +278,15 @@ def _plan(work, fn, init_params, documents, tokenizer) -> Plan:
   if kept.exists():
     return Plan.load(kept)
   if _QAT.value in PRESETS:
-    stats = quantize.calibrate(fn)(
-      init_params(), _windows(documents, tokenizer)
-    )
+    stream = data.pack(documents[:_CALIBRATION], tokenizer)
+    windows = qat.windows(stream, _SEQ.value)
+    stats = quantize.calibrate(fn)(init_params(), windows)
     plan = quantize.plan(stats, getattr(quantize, _QAT.value))
   else:
     plan = Plan.load(_QAT.value)
     plan.check_params(init_params())
   plan.save(kept)
   return plan
-
-
-def _windows(documents, tokenizer) -> list[dict[str, np.ndarray]]:
-  """The first training windows, as many as calibration takes."""
-  stream = data.pack(documents[:_CALIBRATION], tokenizer)
-  count = min(_CALIBRATION, (len(stream.ids) - 1) // _SEQ.value)
-  if not count:
-    raise ConfigError(
-      f"--qat: found {len(stream.ids)} ids to choose ranges on, allowed is a"
-      f" window of {_SEQ.value} or more; give more text or a smaller --seq"
-    )
-  ids = stream.ids[: count * _SEQ.value].reshape(count, _SEQ.value)
-  return [{"ids": ids[k : k + 8]} for k in range(0, count, 8)]
 
 
 def _score(work, fn, plan, tokenizer) -> dict:
