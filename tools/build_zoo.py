@@ -61,10 +61,9 @@ def _batches(
 def _scores(model, plan, qparams, texts: dict[str, list[bytes]], bos: int):
   """{range: {backend: Score}} of the packed model."""
   backends = {"float": (nmc.reference(model.fn), model.params)}
-  if families.family_of(model.config).name == "matmulfree":
+  if qparams is not None:
     backends["fixed"] = nmc.fixed(model.fn, plan), qparams
   else:
-    # Softmax attention has no integers.
     backends["fake_quant"] = nmc.fake_quant(model.fn, plan), model.params
   vocab = model.config.vocab_size
   result: dict[str, dict] = {}
@@ -104,7 +103,7 @@ def _card(config, meta, scores, top: str) -> str:
 ## Results
 
 Bits per byte on text the model has not seen, measured by `tools/build_zoo.py`
-on the packed model (every story from its own begin-of-text token):
+on the packed model (every document from its own begin-of-text token):
 
 {_table(scores)}
 
@@ -133,12 +132,15 @@ def main(_) -> None:
   context = getattr(fn, "context", None)
   batches = _batches(tokenizer, documents[::stride], bos, context)
   stats = nmc.calibrate(fn)(params, batches)
-  plan = nmc.plan(stats, nmc.quantize.W8A16)
-  qparams = nmc.quantize_params(params, plan)
+  # Softmax attention has no integers: a float model with roundings.
+  integers = families.family_of(config).name == "matmulfree"
+  preset = nmc.quantize.paper("W8A16", 1e-3, integers)
+  plan = nmc.plan(stats, preset)
+  qparams = nmc.quantize_params(params, plan) if integers else None
   model = families.model(
     *(_NAME.value, config, params),
     tokenizer=tokenizer,
-    plan=plan,
+    plan=plan if integers else None,
     qparams=qparams,
   )
   valid = text.read_documents([_VALID.value])
@@ -151,7 +153,8 @@ def main(_) -> None:
   card = _card(config, meta, scores, top)
   if _ZOO.value:
     folder = pathlib.Path(_ZOO.value) / _NAME.value
-    zoo.write(folder, config, params, tokenizer, card, plan, overwrite=True)
+    shipped = model.plan
+    zoo.write(folder, config, params, tokenizer, card, shipped, overwrite=True)
     size = sum(f.stat().st_size for f in folder.iterdir())
     print(f"wrote {folder.name}: {size:,} bytes")
 
