@@ -222,7 +222,7 @@ def test_metadata_is_listed_once_and_unused_tensors_too(make):
 @pytest.mark.parametrize(
   ("fields", "words"),
   [
-    ({"model_type": "llama"}, ["model_type", "llama", "hgrn_bit"]),
+    ({"model_type": "rwkv"}, ["model_type", "rwkv", "hgrn_bit", "llama"]),
     ({"model_type": "absent"}, ["model_type", "missing"]),
     ({"use_short_conv": True}, ["use_short_conv", "True", "TypeError"]),
     ({"attn_mode": "chunk"}, ["attn_mode", "chunk", "fused_recurrent"]),
@@ -239,7 +239,7 @@ def test_metadata_is_listed_once_and_unused_tensors_too(make):
     ({"hidden_size": True}, ["hidden_size", "True"]),
     ({"hidden_size": 0}, ["hidden_size", "0"]),
     ({"num_heads": 3}, ["num_heads", "3"]),
-    ({"num_hidden_layers": 10**6}, ["num_layers", "1000000"]),
+    ({"num_hidden_layers": 10**6}, ["num_hidden_layers", "1000000"]),
     ({"hidden_ratio": 1e308}, ["hidden_ratio", "1e+308"]),
     ({"rms_norm_eps": -1}, ["rms_norm_eps", "-1"]),
     ({"rms_norm_eps": float("nan")}, ["rms_norm_eps", "nan"]),
