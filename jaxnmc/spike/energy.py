@@ -156,7 +156,7 @@ def with_memory(
 ):
   """`arithmetic`, and memory, pJ.
 
-  Per addition the operand, per sum and tick (or, in place, per addition) a
+  Per addition the operand, per output and tick (or, in place, per addition) a
   read and a write of it, per spike an address packet.
 
   Raises:
@@ -165,7 +165,8 @@ def with_memory(
   products = tuple(products)
   found, steps = _rates(rates, products), _ticks(ticks)
   total = arithmetic(products, ticks, rates, convention)
-  widths = {"weight": convention.bits, "spike": 1, "sum": memory.state_bits}
+  fetched = {"weight": convention.bits, "spike": 1, "sum": memory.sum_bits}
+  stored = {"potential": memory.state_bits, "sum": memory.sum_bits}
   for p in products:
     rate = found[p.driver]
     if rate is None:
@@ -173,8 +174,8 @@ def with_memory(
     else:
       sent = steps * np.asarray(rate)
       updates = sent * p.macs if p.in_place else steps * p.outputs
-      bits = sent * p.macs * widths[p.operand]
-      bits = bits + 2 * memory.state_bits * updates
+      bits = sent * p.macs * fetched[p.operand]
+      bits = bits + 2 * stored[p.stores] * updates
       bits = bits + 2 * memory.address_bits * sent * p.inputs
     total = total + memory.bit * bits
   return total

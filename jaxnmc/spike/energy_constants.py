@@ -41,7 +41,8 @@ class Memory:
   Attributes:
     name: of the memory.
     word: a read of 64 bits, pJ.
-    state_bits: of a membrane potential, a score or a sum.
+    state_bits: of a membrane potential.
+    sum_bits: of a score, at most d, or an entry of a running sum, at most N.
     address_bits: of the packet of one spike, written and read once.
     source: where `word` comes from.
     label: what kind of figure it is.
@@ -50,6 +51,7 @@ class Memory:
   name: str
   word: float
   state_bits: int = 32
+  sum_bits: int = 16
   address_bits: int = 32
   source: str = _HOROWITZ
   label: str = "quoted"

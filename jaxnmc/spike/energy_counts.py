@@ -63,7 +63,8 @@ class Product:
     inputs: numbers that drive it, each read once (a spike is one packet).
     outputs: sums that it makes.
     operand: what an addition fetches: "weight", "spike" (one bit) or "sum".
-    in_place: every addition reads and writes a stored sum (else every sum is
+    stores: what an output is: "potential" or "sum".
+    in_place: every addition reads and writes an output (else every output is
       read and written once a tick).
   """
 
@@ -73,6 +74,7 @@ class Product:
   inputs: int
   outputs: int
   operand: str = "weight"
+  stores: str = "potential"
   in_place: bool = False
 
 
@@ -129,7 +131,7 @@ class Attention:
     if form == "quadratic":
       macs, scores = self.pairs * self.width, self.pairs * self.heads
       return (
-        Product("scores", macs, "q", many, scores, "spike"),
+        Product("scores", macs, "q", many, scores, "spike", "sum"),
         Product("values", macs, "v", many, many, "sum"),
       )
     if form != "linear" or not self.causal:
@@ -138,7 +140,7 @@ class Attention:
         " and 'linear' (a running sum over tokens) where it is causal"
       )
     return (
-      Product("state", many * d, "k", many, many * d, "spike", in_place=True),
+      Product("state", many * d, "k", many, many * d, "spike", "sum", True),
       Product("read", many * d, "q", many, many, "sum"),
     )
 

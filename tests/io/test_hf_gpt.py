@@ -302,6 +302,40 @@ def test_commands(make, capsys):
   assert "tokenizer" in capsys.readouterr().err
 
 
+def test_text_in_and_out(make, tmp_path, capsys):
+  """`run` and `evaluate` of a folder with the two files of GPT-2's BPE."""
+  tokenizers = pytest.importorskip("tokenizers")
+  made = tokenizers.ByteLevelBPETokenizer()
+  words = ["low lower lowest"] * 9
+  made.train_from_iterator(words, 262, 2, False, ["<|endoftext|>"])
+  fields = GPT2 | {"vocab_size": 262, "bos_token_id": 0, "eos_token_id": 0}
+  tensors = gpt2_tensors(fields)
+  folder = make(fields, tensors)
+  made.save_model(str(folder))
+  compute = lambda ids: hf_numpy.gpt2(fields, tensors, np.array(ids))
+
+  ids = [0, *made.encode("lowest low").ids]
+  new = []
+  for _ in range(4):
+    new.append(int(compute(ids + new)[-1].argmax()))
+  assert 0 not in new
+  argv = ["run", str(folder), "--prompt", "lowest low", "--tokens", "4"]
+  assert cli.main([*argv, "--json", "-"]) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert found["text"] == made.decode(new)
+
+  path = tmp_path / "text.txt"
+  path.write_text("lowest low lower")
+  ids = made.encode("lowest low lower").ids
+  logits = compute([0, *ids[:-1]])
+  log = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  nats = -log[np.arange(len(ids)), ids].sum()
+  assert cli.main(["evaluate", str(folder), "--text", str(path)]) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert found["ids"] == len(ids)
+  assert found["nats"] == pytest.approx(nats, rel=1e-5)
+
+
 def test_recorded_logits(make, tmp_path):
   tensors = gpt2_tensors(GPT2)
   folder, path = make(GPT2, tensors), tmp_path / "recorded.npz"
