@@ -27,7 +27,8 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
 METADATA = frozenset(
   """
   _attn_implementation _attn_implementation_autoset _auto_class _commit_hash
-  _name_or_path architectures attn_implementation auto_map bad_words_ids
+  _name_or_path _num_labels architectures attn_implementation auto_map
+  bad_words_ids
   begin_suppress_tokens chunk_size_feed_forward cross_attention_hidden_size
   decoder_start_token_id diversity_penalty do_sample dtype early_stopping
   encoder_no_repeat_ngram_size exponential_decay_length_penalty

@@ -34,11 +34,13 @@ _FIELDS = Fields(
   fixed={
     "hidden_act": ("silu", "swish"),
     "pretraining_tp": (1,),
+    "rope_interleaved": (False,),
     "rope_scaling": (None,),
   },
   why={
     "hidden_act": "the channel mixer is SwiGLU",
     "pretraining_tp": "products are not cut",
+    "rope_interleaved": "rotary pairs are the halves of a head",
     "rope_scaling": "rotary frequencies are not scaled",
   },
   read={
@@ -47,7 +49,9 @@ _FIELDS = Fields(
     "rope_theta": (int, float),
     "rope_parameters": (dict, type(None)),
   },
-  metadata=frozenset({"attention_dropout"}),
+  metadata=frozenset(
+    {"attention_dropout", "is_llama_config", "transformers.js_config"}
+  ),
 )
 # What Hugging Face takes where a file is silent.
 _DEFAULTS = {

@@ -300,6 +300,12 @@ def test_commands(make, capsys):
   assert "summary_type" in found["notes"][0]
   assert cli.main(["run", str(folder), "--prompt", "a"]) == 2
   assert "tokenizer" in capsys.readouterr().err
+  bad = make(GPT2 | {"activation_function": "mish"}, tensors, "bad")
+  assert cli.main(["info", str(bad)]) == 2
+  said = capsys.readouterr()
+  assert said.out == ""
+  assert said.err.startswith(f"jaxnmc: error: {bad}/config.json: field 'act")
+  assert len(said.err.splitlines()) == 1
 
 
 def test_text_in_and_out(make, tmp_path, capsys):
@@ -408,6 +414,7 @@ def test_bad_gpt2_config(make, fields, words):
       ["rope_type", "'llama3'", "'default'"],
     ),
     ({"rope_parameters": {"factor": 2}}, ["'rope_parameters'", "factor"]),
+    ({"rope_interleaved": True}, ["'rope_interleaved' is True", "halves"]),
     ({"rope_theta": 1}, ["'rope_theta'", "above 1"]),
     ({"num_key_value_heads": 3}, ["'num_key_value_heads' (3)", "divisible"]),
     ({"num_attention_heads": 3}, ["'num_attention_heads' (3)", "head_dim"]),
