@@ -16,11 +16,11 @@ from jax import numpy as jnp
 from jaxnmc.errors import CheckpointError, ConfigError
 from jaxnmc.io import (
   files,
-  hf_config,
   hf_fields,
   hf_gpt2,
   hf_layout,
   hf_llama,
+  hf_matmulfree,
   name_map,
   safetensors_files,
 )
@@ -30,7 +30,7 @@ from jaxnmc.numerics.ternary import MIN_SCALE, Ternary
 CONFIG = "config.json"
 LAYOUTS = {
   layout.model_type: layout
-  for layout in (hf_config.LAYOUT, hf_gpt2.LAYOUT, hf_llama.LAYOUT)
+  for layout in (hf_matmulfree.LAYOUT, hf_gpt2.LAYOUT, hf_llama.LAYOUT)
 }
 
 
