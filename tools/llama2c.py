@@ -1,38 +1,37 @@
 """llama2.c files: tokenizers, checkpoints and what these compute.
 
 The layouts are those of llama2.c (`stories260K.bin`, `tok512.bin`) and of its
-ternary branch (`bit_model_*.bin`).  The float ones are `jaxnmc.models.gpt`
-(`as_gpt`); the ternary ones, whose block has no norms, are computed here, only
-to be scored beside our own.
+ternary branch (`bit_model_*.bin`).  Both are `jaxnmc.models.gpt` (`as_gpt`); a
+block of the ternary kind has no norms but those inside its BitLinears.
 """
 
 import heapq
 import pathlib
 import struct
 import typing
+from typing import Any
 
-import jax
 import numpy as np
-from jax import numpy as jnp
 
 from jaxnmc.evaluate.bits import Score, Scorer
 from jaxnmc.models import gpt
-from jaxnmc.models.model import Out
 from jaxnmc.models.parameters import build
+from jaxnmc.numerics.ternary import Ternary
 from jaxnmc.ops.transform import reference
 
 BOS = 1
 _MAGIC = 0x616B3432
 _NAMES = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
 _OURS = {
-  **{f"w{name}": f"attn.{name}.weight" for name in "qkvo"},
-  "attn_norm": "attn_norm.gain",
-  "mlp_norm": "mlp_norm.gain",
-  "w1": "mlp.gate.weight",
-  "w2": "mlp.down.weight",
-  "w3": "mlp.up.weight",
+  **{f"w{name}": f"attn.{name}" for name in "qkvo"},
+  "w1": "mlp.gate",
+  "w2": "mlp.down",
+  "w3": "mlp.up",
 }
 _EPS = 1e-5
+# The norm of a BitLinear has none; ours must have one. Gated values are small
+# there (1e-5), so that already 1e-12 would be seen.
+_NO_EPS = 1e-30
 
 
 class Shape(typing.NamedTuple):
@@ -58,12 +57,13 @@ class Checkpoint(typing.NamedTuple):
 
   Attributes:
     shape: header.
-    params: arrays float32; the seven weights are [layers, out, in], the norms
-      of the layers [layers, dim] (the ternary kind has none).
+    params: arrays float32.  Of each layer there is a row in the seven weights,
+      float32[out, in] or `Ternary`, and (but in the ternary kind) in the norms
+      `attn_norm` and `mlp_norm`, float32[dim].
   """
 
   shape: Shape
-  params: dict[str, np.ndarray]
+  params: dict[str, Any]
 
 
 def read_pieces(path: str) -> dict[bytes, tuple[int, float]]:
@@ -143,13 +143,13 @@ def read_checkpoint(path: str) -> Checkpoint:
   shape = Shape(*struct.unpack_from("<7i", raw, 8 if ternary else 0))
   take = _Reader(raw, 256 if ternary else 28)
   layers, dim = shape.layers, shape.dim
-  params = {}
+  params: dict[str, Any] = {}
   if ternary:
     params["norm"] = take.floats(dim)
     params["embed"] = take.floats(shape.vocab, dim)
     for name in _NAMES:
-      rows = [take.ternary(*shape.matrix(name)) for _ in range(layers)]
-      params[name] = np.stack(rows)
+      size = shape.matrix(name)
+      params[name] = [take.ternary(*size) for _ in range(layers)]
   else:
     params["embed"] = take.floats(shape.vocab, dim)
     for name in ("attn_norm", *_NAMES[:4], "mlp_norm", *_NAMES[4:]):
@@ -177,26 +177,21 @@ class _Reader:
     self.position += 4 * count
     return out.reshape(shape)
 
-  def ternary(self, rows: int, columns: int) -> np.ndarray:
-    """scale * codes; four codes a byte, the first in the highest bits."""
-    scale = self.floats(1)
+  def ternary(self, rows: int, columns: int) -> Ternary:
+    """Scale, then codes: four a byte, the first in the highest bits."""
+    scale = self.floats(1)[0]
     count = rows * columns // 4
     packed = np.frombuffer(self._raw, np.uint8, count, self.position)
     self.position += count
     fields = packed[:, None] >> np.array([6, 4, 2, 0], np.uint8) & 3
-    values = np.array([0, 1, 0, -1], np.float32) * scale
-    return values[fields].reshape(rows, columns)
+    codes = np.array([0, 1, 0, -1], np.int8)[fields].reshape(rows, columns)
+    return Ternary(codes, scale)
 
 
 def as_gpt(checkpoint: Checkpoint) -> tuple[gpt.Config, dict]:
-  """(config, params) of a float checkpoint, as our own transformer.
-
-  Raises:
-    ValueError: it is of the ternary kind.
-  """
+  """(config, params) of a checkpoint, as our own transformer."""
   shape, arrays = checkpoint
-  if "attn_norm" not in arrays:
-    raise ValueError("a ternary checkpoint has no norms of its blocks")
+  ternary = "attn_norm" not in arrays
   config = gpt.Config(
     vocab_size=shape.vocab,
     hidden_size=shape.dim,
@@ -207,63 +202,26 @@ def as_gpt(checkpoint: Checkpoint) -> tuple[gpt.Config, dict]:
     max_position_embeddings=shape.context,
     rotary_pairs="neighbours",
     norm_eps=_EPS,
+    bitlinear_eps=_NO_EPS,
+    ternary=ternary,
+    block_norms=not ternary,
     bos_token_id=BOS,
   )
   leaves = {"embed.weight": arrays["embed"], "norm.gain": arrays["norm"]}
   for layer in range(shape.layers):
+    start = f"layers.{layer}."
+    for norm in ("attn_norm", "mlp_norm"):
+      if norm in arrays:
+        leaves[f"{start}{norm}.gain"] = arrays[norm][layer]
     for theirs, ours in _OURS.items():
-      leaves[f"layers.{layer}.{ours}"] = arrays[theirs][layer]
+      weight = arrays[theirs][layer]
+      if ternary:
+        # Their norm leaves values of rms 1 / in, ours of rms 1.
+        inp = weight.shape[1]
+        leaves[f"{start}{ours}.norm"] = np.ones(inp, np.float32)
+        weight = Ternary(weight.codes, np.float32(weight.scale / inp))
+      leaves[f"{start}{ours}.weight"] = weight
   return config, build(leaves)
-
-
-def _rms(x: jax.Array, gain: jax.Array) -> jax.Array:
-  mean = jnp.mean(x * x, axis=-1, keepdims=True)
-  return x * jax.lax.rsqrt(mean + _EPS) * gain
-
-
-def _bitlinear(x: jax.Array, weight: jax.Array) -> jax.Array:
-  """Unit rms, 8-bit codes per token, product."""
-  x = x * jax.lax.rsqrt(jnp.sum(x * x, -1, keepdims=True)) / x.shape[-1] ** 0.5
-  scale = 127 / jnp.max(jnp.abs(x), axis=-1, keepdims=True)
-  return jnp.clip(jnp.round(x * scale), -128, 127) / scale @ weight.T
-
-
-def _rotate(x: jax.Array) -> jax.Array:
-  """Rotary positions on neighbouring pairs; x is [B, T, heads, size]."""
-  size = x.shape[-1]
-  rates = 10000.0 ** (-jnp.arange(0, size, 2) / size)
-  angle = jnp.arange(x.shape[1])[:, None, None] * rates
-  even, odd = x[..., ::2], x[..., 1::2]
-  cos, sin = jnp.cos(angle), jnp.sin(angle)
-  pairs = [even * cos - odd * sin, even * sin + odd * cos]
-  return jnp.stack(pairs, axis=-1).reshape(x.shape)
-
-
-def _attention(q, k, v, shape: Shape) -> jax.Array:
-  batch, time = q.shape[:2]
-  size = shape.dim // shape.heads
-  heads = lambda x: x.reshape(batch, time, -1, size)
-  share = shape.heads // shape.kv_heads
-  q, k = _rotate(heads(q)), jnp.repeat(_rotate(heads(k)), share, 2)
-  v = jnp.repeat(heads(v), share, 2)
-  scores = jnp.einsum("bthd,bshd->bhts", q, k) * size**-0.5
-  seen = jnp.tril(jnp.ones((time, time), bool))
-  weights = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), axis=-1)
-  return jnp.einsum("bhts,bshd->bthd", weights, v).reshape(q.shape[:2] + (-1,))
-
-
-def logits(shape: Shape, params, ids: jax.Array) -> jax.Array:
-  """float32[B, T, vocab] of a ternary checkpoint, ids int32[B, T]."""
-  layers = {k: v for k, v in params.items() if k not in ("embed", "norm")}
-
-  def block(h, p):
-    q, k, v = (_bitlinear(h, p[name]) for name in ("wq", "wk", "wv"))
-    h = h + _bitlinear(_attention(q, k, v, shape), p["wo"])
-    gated = jax.nn.silu(_bitlinear(h, p["w1"])) * _bitlinear(h, p["w3"])
-    return h + _bitlinear(gated, p["w2"]), None
-
-  h, _ = jax.lax.scan(block, params["embed"][ids], layers)
-  return _rms(h, params["norm"]) @ params["embed"].T
 
 
 def score(path: str, rows: list[np.ndarray], size: int) -> Score:
@@ -274,15 +232,5 @@ def score(path: str, rows: list[np.ndarray], size: int) -> Score:
     rows: int32 ids of each document, without BOS.
     size: bytes that they stand for.
   """
-  shape, params = checkpoint = read_checkpoint(path)
-  if "attn_norm" in params:
-    config, params = as_gpt(checkpoint)
-    return Scorer(reference(gpt.make(config)))(params, rows, size, bos=BOS)
-
-  def run(params, inputs, state):
-    return Out(logits(shape, params, inputs["ids"])), state
-
-  # One chunk holds the longest document: nothing is remembered here.
-  longest = max(map(len, rows))
-  params = jax.tree.map(jnp.asarray, params)
-  return Scorer(run)(params, rows, size, bos=BOS, chunk=longest)
+  config, params = as_gpt(read_checkpoint(path))
+  return Scorer(reference(gpt.make(config)))(params, rows, size, bos=BOS)

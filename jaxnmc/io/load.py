@@ -6,7 +6,7 @@ from typing import Any
 
 from jax import numpy as jnp
 
-from jaxnmc.errors import CheckpointError, MissingExtra
+from jaxnmc.errors import CheckpointError, MissingExtra, PlanError
 from jaxnmc.io import (
   files,
   huggingface,
@@ -38,6 +38,7 @@ def load(name_or_path: str | os.PathLike) -> Model:
     CheckpointError: nothing there that can be loaded; the message lists what
       was looked for.
     ConfigError: the config names a computation that we do not do.
+    PlanError: the plan of a zoo folder is of another model, or has floats.
     MissingExtra: the folder needs an optional package.
   """
   text = os.fspath(name_or_path)
@@ -59,9 +60,16 @@ def _zoo_names() -> str:
 
 
 def _shipped(name: str, shipped: zoo.Shipped) -> Model:
-  plan = shipped.plan
-  # Here, so that a plan of another model is refused when it is loaded.
-  qparams = quantize_params(shipped.params, plan) if plan else None
+  plan, qparams = shipped.plan, None
+  if plan is not None:
+    # Here, so that a plan of another model is refused when it is loaded.
+    try:
+      qparams = quantize_params(shipped.params, plan)
+    except PlanError as error:
+      raise PlanError(
+        f"{name}: {zoo.PLAN} does not fit the model beside it: {error}; write"
+        " the folder again with an integer plan of this model, or without one"
+      ) from error
   return families.model(
     name,
     shipped.config,

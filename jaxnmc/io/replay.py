@@ -121,7 +121,10 @@ class Replay:
   # --- groups
 
   def _states(self, prefix: str, state) -> dict[str, np.ndarray]:
+    """Recurrent states by head; keys and values of attention have no name."""
     config = self._model.config
+    if any(isinstance(layer, Mapping) for layer in state["layers"]):
+      return {}
     heads = (len(self._ids), config.num_heads, -1)
     return {
       f"{prefix}state_{i}": np.asarray(h).reshape(heads)

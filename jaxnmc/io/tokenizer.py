@@ -2,7 +2,8 @@
 
 Four kinds with one face (`Tokenizer`): bytes, our own byte-level BPE (plain
 arrays, no extra package), and thin adapters for Hugging Face `tokenizer.json`
-and SentencePiece `tokenizer.model`. `load` chooses by the file's name.
+(or the older `vocab.json` with `merges.txt` of GPT-2) and SentencePiece
+`tokenizer.model`. `load` chooses by the file's name.
 
 `encode` never adds BOS or EOS: whoever builds a prompt or a training stream
 does that, in sight.
@@ -23,7 +24,8 @@ from jaxnmc.models.inputs import flat_ids
 
 BPE_FORMAT = "jaxnmc-bpe-1"
 # What a folder may hold, in the order tried.
-FILES = ("tokenizer.npz", "tokenizer.json", "tokenizer.model")
+FILES = ("tokenizer.npz", "tokenizer.json", "tokenizer.model", "vocab.json")
+_VOCABULARY, _MERGES = "vocab.json", "merges.txt"
 
 
 @runtime_checkable
@@ -242,7 +244,11 @@ class ByteTokenizer(BPETokenizer):
 
 
 class HFTokenizer:
-  """Adapter for a Hugging Face `tokenizer.json` (extra `hf`)."""
+  """Adapter for Hugging Face files (extra `hf`).
+
+  Of `tokenizer.json`, or of `vocab.json` with `merges.txt` beside it: the
+  byte-level BPE of GPT-2.
+  """
 
   kind = "hf"
   _BOS = ("<s>", "<|begin_of_text|>", "<|endoftext|>", "[BOS]", "<bos>")
@@ -256,13 +262,27 @@ class HFTokenizer:
       MissingExtra: without the package `tokenizers`.
       CheckpointError: the file is missing or damaged.
     """
-    tokenizers = _extras.need("tokenizers", "hf")
+    package = _extras.need("tokenizers", "hf")
+    path = pathlib.Path(path)
     _need_file(path)
+    what = path.name
     try:
-      self._inner = tokenizers.Tokenizer.from_file(str(path))
+      if path.name == _VOCABULARY:
+        merges = path.with_name(_MERGES)
+        what = f"{_VOCABULARY} with {_MERGES}"
+        _need_file(merges)
+        self._inner = package.ByteLevelBPETokenizer(str(path), str(merges))
+        # Ordinary entries of the vocabulary there; here they are no text.
+        known = self._inner.get_vocab()
+        names = dict.fromkeys((*self._BOS, *self._EOS, *self._PAD))
+        self._inner.add_special_tokens([n for n in names if n in known])
+      else:
+        self._inner = package.Tokenizer.from_file(str(path))
+    except CheckpointError:
+      raise
     except Exception as error:  # the package raises bare Exception
       raise CheckpointError(
-        f"{path}: not readable as tokenizer.json ({error}); copy it again"
+        f"{path}: not readable as {what} ({error}); copy it again"
       ) from error
     self.vocab_size = self._inner.get_vocab_size(with_added_tokens=True)
     self.bos_id = self._first(self._BOS)
@@ -340,9 +360,9 @@ def load(path: str | os.PathLike) -> Tokenizer:
   """Loads a tokenizer: the word `bytes`, or a file or folder.
 
   Args:
-    path: `bytes`; our `*.npz`; `*.json` (Hugging Face); `*.model`
-      (SentencePiece); or a folder that holds `tokenizer.npz`,
-      `tokenizer.json` or `tokenizer.model`, tried in this order.
+    path: `bytes`; our `*.npz`; `*.json` (Hugging Face; `vocab.json` with
+      `merges.txt` beside it); `*.model` (SentencePiece); or a folder that
+      holds one of `FILES`, tried in this order.
 
   Returns:
     The tokenizer.

@@ -7,10 +7,11 @@ Blocks of attention and a channel mixer on a residual stream r, norms in front
     x = Norm(r)   q, k, v = W_q x, W_k x, W_v x   (q, k turned by p)
     r <- r + W_o softmax(q k^T / sqrt(h)) v       over this token and before
     x = Norm(r)
-    r <- r + W_down (silu(W_gate x) W_up x)   or   r + W_down gelu(W_up x)
+    r <- r + W_down (silu(W_gate x) W_up x)   or   r + W_down act(W_up x)
     logits = W_head Norm(r)
 
-W is a dense matrix (with a bias, where the config says so), or BitLinear.
+W is a dense matrix (with a bias, where the config says so), or BitLinear; act
+is GELU or ReLU.  Blocks of BitLinears may do without Norm in front: x = r.
 
 The state is `{"position": int32[...], "layers": [{"k", "v"}, ...]}`: how many
 tokens there were, and their keys and values in the first slots of memories
@@ -26,13 +27,14 @@ import jax
 from jax import numpy as jnp
 
 from jaxnmc.models import bitlinear
-from jaxnmc.models.gpt_config import GPT2, Config
+from jaxnmc.models.gpt_config import GPT2, PRESETS, Config
 from jaxnmc.models.inputs import check_context, token_check
 from jaxnmc.models.model import Out
 from jaxnmc.models.parameters import Parameter, build
 
 __all__ = [
   "GPT2",
+  "PRESETS",
   "Config",
   "init_params",
   "init_state",
@@ -82,6 +84,13 @@ def _norm(ops, config, name, p, x):
   return ops.layer_norm(name, x, p["gain"], p["bias"], config.norm_eps)
 
 
+def _block_norm(ops, config, p, part, r):
+  """What a mixer reads: the residual stream, normalised or as it is."""
+  if not config.block_norms:
+    return r
+  return _norm(ops, config, "norm", p[f"{part}_norm"], r)
+
+
 def _projections(ops, config, names, p, x) -> list:
   """Several projections of one value."""
   if not config.ternary:
@@ -127,8 +136,11 @@ def _channel_mixer(ops, config, p, x):
     hidden = ops.site("glu", ops.mul(ops.silu("silu", gate), up))
   else:
     (up,) = _projections(ops, config, ("up",), p, x)
-    form = "tanh" if config.mlp == "gelu_tanh" else "erf"
-    hidden = ops.gelu("gelu", up, form)
+    if config.mlp == "relu":
+      hidden = ops.site("relu", ops.max(up, ops.zeros(up)))
+    else:
+      form = "tanh" if config.mlp == "gelu_tanh" else "erf"
+      hidden = ops.gelu("gelu", up, form)
   return _projection(ops, config, "down", p, hidden)
 
 
@@ -141,7 +153,8 @@ def _head(ops, config, params, x):
     return bitlinear.bit_linear(
       ops, "head", params["head"], x, config.bitlinear_eps
     )
-  return ops.dense("head", params["head"]["weight"], x)
+  head = params["head"]
+  return ops.dense("head", head["weight"], x, head.get("bias"))
 
 
 def make(config: Config):
@@ -173,11 +186,11 @@ def make(config: Config):
       old = None if state is None else state["layers"][index]
       with ops.layer(index):
         with ops.at("attn"):
-          x = _norm(ops, config, "norm", p["attn_norm"], r)
+          x = _block_norm(ops, config, p, "attn", r)
           mixed, memory = _token_mixer(ops, config, p["attn"], x, places, old)
         r = ops.site("mid", ops.add(r, mixed))
         with ops.at("mlp"):
-          x = _norm(ops, config, "norm", p["mlp_norm"], r)
+          x = _block_norm(ops, config, p, "mlp", r)
           mixed = _channel_mixer(ops, config, p["mlp"], x)
         r = ops.site("out", ops.add(r, mixed))
       layers.append(memory)
@@ -231,13 +244,14 @@ def parameters(config: Config) -> tuple[Parameter, ...]:
     rows.append(Parameter("positions.weight", shape, "table", std))
   for layer in range(config.num_layers):
     for part, matrices in (("attn", attn), ("mlp", mlp)):
-      norm(f"layers.{layer}.{part}_norm")
+      if config.block_norms:
+        norm(f"layers.{layer}.{part}_norm")
       for name, out, inp, spread in matrices:
         path = f"layers.{layer}.{part}.{name}"
         matrix(path, out, inp, spread, config.bias)
   norm("norm")
   if not config.tie_word_embeddings:
-    matrix("head", v, d, std)
+    matrix("head", v, d, std, config.head_bias)
   return tuple(rows)
 
 

@@ -11,17 +11,18 @@ _MAX_LAYERS = 1 << 14
 _MLP_MULTIPLE = 32
 CHOICES = {
   "norm": ("rms", "layer"),
-  "mlp": ("swiglu", "gelu", "gelu_tanh"),
+  "mlp": ("swiglu", "gelu", "gelu_tanh", "relu"),
   "positions": ("rotary", "learned"),
   "rotary_pairs": PAIRINGS,
 }
+_FLAGS = ("block_norms", "bias", "head_bias", "tie_word_embeddings", "ternary")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
   """Configuration; names follow the Hugging Face `config.json` where it can.
 
-  The defaults are those of the Llama family; `GPT2` has those of GPT-2.
+  The defaults are those of the Llama family; `PRESETS` has those of GPT-2.
 
   Attributes:
     vocab_size: number of tokens V.
@@ -30,17 +31,20 @@ class Config:
     num_heads: query heads H.
     num_kv_heads: heads of keys and values, or None for H.
     head_dim: width of a head h, or None for D / H.
-    intermediate_size: width I of the channel mixer, or None for 4 D (GELU) or
-      the multiple of 32 at or above 8 D / 3 (SwiGLU, the same number of
-      weights).
+    intermediate_size: width I of the channel mixer, or None for the multiple
+      of 32 at or above 8 D / 3 (SwiGLU) or 4 D (else, about as many weights).
     max_position_embeddings: most tokens of a sequence C; the size of the
       memory of keys and values.
     norm: "rms" (RMSNorm) or "layer" (LayerNorm).
-    mlp: "swiglu", "gelu" (exact) or "gelu_tanh" (as GPT-2).
+    block_norms: a norm in front of each mixer; without them (and with
+      `ternary`) those inside the BitLinears are the only ones, but for the
+      last, in front of the head.
+    mlp: "swiglu", "gelu" (exact), "gelu_tanh" (as GPT-2) or "relu".
     positions: "rotary" or "learned".
     rope_theta: base of the rotary frequencies.
     rotary_pairs: "halves" (as Hugging Face) or "neighbours" (as llama2.c).
     bias: projections have biases.
+    head_bias: a head of its own has one, too.
     tie_word_embeddings: the head is the embedding table.
     ternary: projections (and a head of its own) are BitLinear, as in the
       MatMul-free model: norm, 8-bit activations, ternary weights.
@@ -65,11 +69,13 @@ class Config:
   intermediate_size: int | None = None
   max_position_embeddings: int = 1024
   norm: str = "rms"
+  block_norms: bool = True
   mlp: str = "swiglu"
   positions: str = "rotary"
   rope_theta: float = 10000.0
   rotary_pairs: str = "halves"
   bias: bool = False
+  head_bias: bool = False
   tie_word_embeddings: bool = True
   ternary: bool = False
   norm_eps: float = 1e-5
@@ -93,7 +99,7 @@ class Config:
           f"config field {field!r} must be one of {', '.join(allowed)}; found"
           f" {value!r}"
         )
-    for field in ("bias", "tie_word_embeddings", "ternary"):
+    for field in _FLAGS:
       value = getattr(self, field)
       if not isinstance(value, bool):
         raise ConfigError(
@@ -142,10 +148,21 @@ class Config:
         "rotary positions turn pairs of features, so a head needs an even"
         f" width; found {self.head_size}; change 'num_heads' or 'head_dim'"
       )
-    if self.ternary and self.bias:
+    for field in ("bias", "head_bias"):
+      if self.ternary and getattr(self, field):
+        raise ConfigError(
+          f"config field {field!r} must be false when 'ternary' is on: a"
+          " BitLinear has no bias"
+        )
+    if self.head_bias and self.tie_word_embeddings:
       raise ConfigError(
-        "config field 'bias' must be false when 'ternary' is on: a BitLinear"
-        " has no bias"
+        "config field 'head_bias' must be false when 'tie_word_embeddings' is"
+        " on: the embedding table has no bias"
+      )
+    if not (self.block_norms or self.ternary):
+      raise ConfigError(
+        "config field 'block_norms' may be false only when 'ternary' is on:"
+        " dense projections have no norms of their own"
       )
 
   @property
@@ -186,9 +203,11 @@ class Config:
     if self.ternary:
       block += sum(inp for _, inp in shapes)
     norm = d if self.norm == "rms" else 2 * d
+    block += 2 * norm * self.block_norms
     head = 0 if self.tie_word_embeddings else v * d + d * self.ternary
+    head += v * self.head_bias
     learned = self.context * d if self.positions == "learned" else 0
-    return v * d + learned + self.num_layers * (block + 2 * norm) + norm + head
+    return v * d + learned + self.num_layers * block + norm + head
 
 
 GPT2 = Config(
@@ -200,3 +219,13 @@ GPT2 = Config(
   bos_token_id=50256,
   eos_token_id=50256,
 )
+# The sizes of Radford et al. 2019; names as on the Hugging Face hub.
+PRESETS = {
+  "gpt2": GPT2,
+  "gpt2-medium": dataclasses.replace(
+    GPT2, hidden_size=1024, num_layers=24, num_heads=16
+  ),
+  "gpt2-large": dataclasses.replace(
+    GPT2, hidden_size=1280, num_layers=36, num_heads=20
+  ),
+}

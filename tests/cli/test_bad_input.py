@@ -67,7 +67,7 @@ def test_config_fields(names, hf):
     ({"num_heads": 5}, ["config.json", "num_heads", "5"]),
     ({"hidden_size": 0}, ["config.json", "hidden_size", "0"]),
     ({"hidden_ratio": 1e308, "intermediate_size": None}, ["hidden_ratio"]),
-    ({"num_hidden_layers": 10**9}, ["num_layers", "10"]),
+    ({"num_hidden_layers": 10**9}, ["num_hidden_layers", "10"]),
     ({"vocab_size": 300}, ["embeddings.weight", "[259, 32]", "[300, 32]"]),
   ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxnmc import cli, quantize
-from jaxnmc.errors import CheckpointError, ConfigError
+from jaxnmc.errors import CheckpointError, ConfigError, PlanError
 from jaxnmc.evaluate import Scorer
 from jaxnmc.io import info as infos
 from jaxnmc.io import name_map, zoo
@@ -19,6 +19,7 @@ from jaxnmc.models import families, gpt, matmulfree
 from jaxnmc.numerics.ternary import Ternary
 from jaxnmc.ops.transform import fake_quant, reference
 from jaxnmc.train import export, loop
+from tests.models import gpt_numpy
 
 TOKENIZER = ByteTokenizer()
 CONFIG = gpt.Config(
@@ -173,6 +174,63 @@ def test_commands(run_folder, tmp_path, capsys):
     )
     assert status == 2
     assert "layers.0.attn.norm: ops.layer_norm has no integer form" in err
+
+
+def _score(config, params, ids):
+  """(nats, ids) of one document after its begin token, in NumPy."""
+  row = np.concatenate([[TOKENIZER.bos_id], ids])
+  logits = gpt_numpy.logits(config, params, row[:-1])
+  log = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  return -log[np.arange(len(ids)), ids].sum(), len(ids)
+
+
+@pytest.mark.parametrize("kind", ["run", "zoo"])
+def test_evaluate(run_folder, tmp_path, capsys, kind):
+  """Float as NumPy; formats of 16 bits, own or chosen here, cost little."""
+  params, folder = make_params(CONFIG), run_folder
+  if kind == "zoo":
+    params = zoo.rounded(CONFIG, params)
+    stats = quantize.calibrate(gpt.make(CONFIG))(params, [IDS])
+    plan = quantize.plan(stats, quantize.W8A16)
+    folder = zoo.write(
+      tmp_path / "z", CONFIG, params, TOKENIZER, "# Small", plan
+    )
+  text = tmp_path / "text.txt"
+  text.write_text("A short text.\n<|endoftext|>\nAnd another.\n")
+  rows = [TOKENIZER.encode(t) for t in ("A short text.", "And another.")]
+  scores = [_score(CONFIG, params, ids) for ids in rows]
+  nats, count = map(sum, zip(*scores, strict=True))
+  found = {}
+  for backend in ("float", "fake_quant"):
+    argv = ["evaluate", folder, "--text", text, "--backend", backend]
+    assert cli.main([str(arg) for arg in argv]) == 0
+    found[backend] = json.loads(capsys.readouterr().out)
+    assert found[backend]["ids"] == count
+  exact, rounded = found["float"], found["fake_quant"]
+  assert exact["perplexity"] == pytest.approx(np.exp(nats / count), rel=1e-4)
+  assert exact["plan_sha256"] is None
+  assert rounded["plan_sha256"]
+  chosen = any("built-in sentences" in note for note in rounded["notes"])
+  assert chosen == (kind == "run")
+  assert rounded["nats"] != exact["nats"]
+  assert rounded["nats"] == pytest.approx(nats, rel=0.02)
+
+
+def test_a_plan_that_does_not_fit_is_refused(tmp_path):
+  fn, params = gpt.make(CONFIG), make_params(CONFIG)
+  kept = zoo.rounded(CONFIG, params)
+  floats = quantize.plan(quantize.calibrate(fn)(kept, [IDS]), quantize.A8)
+  short = dataclasses.replace(CONFIG, num_layers=1)
+  part = {**kept, "layers": kept["layers"][:1]}
+  stats = quantize.calibrate(gpt.make(short))(part, [IDS])
+  other = quantize.plan(stats, quantize.W8A16)
+  for name, plan, words in (
+    ("floats", floats, "plan 'A8' leaves embed in float"),
+    ("other", other, "parameter layers.1.* is unknown to plan 'W8A16'"),
+  ):
+    folder = zoo.write(tmp_path / name, CONFIG, params, TOKENIZER, "", plan)
+    with pytest.raises(PlanError, match=f"{name}: plan.json.*{words}"):
+      load(folder)
 
 
 def test_pieces_are_scored_as_documents_of_their_own():

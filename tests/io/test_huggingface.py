@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxnmc.errors import CheckpointError, ConfigError, MissingExtra
-from jaxnmc.io import files, hf_config, huggingface, name_map
+from jaxnmc.io import files, hf_matmulfree, huggingface, name_map
 from jaxnmc.io import safetensors_files as folders
 from jaxnmc.io.load import load
 from jaxnmc.models import matmulfree
@@ -131,7 +131,7 @@ def test_half_precision(tmp_path, dtype, error):
 
 def test_our_own_fields_come_back(tmp_path):
   found = huggingface.read(GOLDEN)
-  assert "bitlinear_eps" not in hf_config.render(found.config)
+  assert "bitlinear_eps" not in hf_matmulfree.render(found.config)
   fields = {**vars(found.config), "norm": "fused", "bitlinear_eps": 1e-3}
   config = matmulfree.Config(**fields)
   huggingface.write(tmp_path / "out", config, found.params)
@@ -222,7 +222,7 @@ def test_metadata_is_listed_once_and_unused_tensors_too(make):
 @pytest.mark.parametrize(
   ("fields", "words"),
   [
-    ({"model_type": "llama"}, ["model_type", "llama", "hgrn_bit"]),
+    ({"model_type": "rwkv"}, ["model_type", "rwkv", "hgrn_bit", "llama"]),
     ({"model_type": "absent"}, ["model_type", "missing"]),
     ({"use_short_conv": True}, ["use_short_conv", "True", "TypeError"]),
     ({"attn_mode": "chunk"}, ["attn_mode", "chunk", "fused_recurrent"]),
@@ -239,7 +239,7 @@ def test_metadata_is_listed_once_and_unused_tensors_too(make):
     ({"hidden_size": True}, ["hidden_size", "True"]),
     ({"hidden_size": 0}, ["hidden_size", "0"]),
     ({"num_heads": 3}, ["num_heads", "3"]),
-    ({"num_hidden_layers": 10**6}, ["num_layers", "1000000"]),
+    ({"num_hidden_layers": 10**6}, ["num_hidden_layers", "1000000"]),
     ({"hidden_ratio": 1e308}, ["hidden_ratio", "1e+308"]),
     ({"rms_norm_eps": -1}, ["rms_norm_eps", "-1"]),
     ({"rms_norm_eps": float("nan")}, ["rms_norm_eps", "nan"]),
@@ -259,9 +259,9 @@ def test_bad_config(make, fields, words):
 
 
 def test_absent_fields_take_the_reference_defaults():
-  config = hf_config.parse({"model_type": "hgrn_bit"}).config
+  config = hf_matmulfree.parse({"model_type": "hgrn_bit"}).config
   assert config == matmulfree.Config()
-  parsed = hf_config.parse({"model_type": "hgrn_bit", "hidden_ratio": None})
+  parsed = hf_matmulfree.parse({"model_type": "hgrn_bit", "hidden_ratio": None})
   assert parsed.config.hidden_ratio == 4
 
 
@@ -443,7 +443,7 @@ def test_the_370m_layout(tmp_path, repo_root, dtype):
   kind = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}[dtype]
   folder = tmp_path / "370M"
   folder.mkdir()
-  fields = {**hf_config.render(config, dtype), "_name_or_path": "synthetic"}
+  fields = {**hf_matmulfree.render(config, dtype), "_name_or_path": "synthetic"}
   fields |= {"fuse_cross_entropy": True, "transformers_version": "4.40.2"}
   (folder / "config.json").write_text(json.dumps(fields))
   rng = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """Tokenizers: nothing is lost, files are plain, errors say what to do."""
 
 import collections
+import json
 import pathlib
 import sys
 
@@ -256,6 +257,64 @@ def test_hugging_face(tmp_path):
     tokenizer.load(tmp_path)
   with pytest.raises(CheckpointError, match="no such file"):
     tokenizer.load(tmp_path / "absent.json")
+
+
+@pytest.fixture
+def gpt2_files(tmp_path):
+  """`vocab.json` and `merges.txt`, trained on two words; how many ids."""
+  tokenizers = pytest.importorskip("tokenizers")
+  made = tokenizers.ByteLevelBPETokenizer()
+  made.train_from_iterator(
+    *(["low lower"] * 9, 262, 2, False, ["<|endoftext|>"])
+  )
+  made.save_model(str(tmp_path))
+  return tmp_path
+
+
+def test_vocabulary_and_merges_of_gpt2(gpt2_files):
+  t = tokenizer.load(gpt2_files)
+  vocabulary = json.loads((gpt2_files / "vocab.json").read_text())
+  assert t.vocab_size == len(vocabulary) == 262
+  end = vocabulary["<|endoftext|>"]
+  assert (t.bos_id, t.eos_id, t.pad_id) == (end, end, None)
+  # Bytes are printable letters there: a blank is \u0120.
+  want = ["low", "\u0120lower", "\u0120low", "e"]
+  found = t.encode("low lower lowe")
+  np.testing.assert_array_equal(found, [vocabulary[piece] for piece in want])
+  text = " A caf\u00e9,\n\u4e2d <|endoftext|>x"
+  ids = t.encode(text)
+  assert end in ids
+  # The end token is no text; everything else comes back.
+  assert t.decode(ids) == text.replace("<|endoftext|>", "")
+  # The newer file comes first where both are.
+  (gpt2_files / "tokenizer.json").write_bytes(t.serialized())
+  again = tokenizer.load(gpt2_files)
+  np.testing.assert_array_equal(again.encode(text), ids)
+  assert again.decode(ids) == t.decode(ids)
+
+
+def test_damaged_files_of_gpt2(gpt2_files):
+  merges = gpt2_files / "merges.txt"
+  data = merges.read_bytes()
+  merges.write_bytes(data + b"one two three\n")
+  with pytest.raises(CheckpointError, match=r"vocab.json: .*merges.txt.*copy"):
+    tokenizer.load(gpt2_files)
+  merges.unlink()
+  with pytest.raises(CheckpointError, match="merges.txt: no such file"):
+    tokenizer.load(gpt2_files)
+  merges.write_bytes(data)
+  (gpt2_files / "vocab.json").write_text('{"a": ')
+  with pytest.raises(CheckpointError, match=r"vocab.json: not readable"):
+    tokenizer.load(gpt2_files)
+
+
+def test_transformers_tokenizes_the_same(gpt2_files):
+  library = pytest.importorskip("transformers", reason="needs transformers")
+  names = {f"{w}_token": "<|endoftext|>" for w in ("unk", "bos", "eos")}
+  theirs = library.GPT2Tokenizer.from_pretrained(gpt2_files, **names)
+  ours = tokenizer.load(gpt2_files)
+  for text in ("low lower", " it's  5 lows,\n\n \u00e9", "lowlow<|endoftext|>"):
+    np.testing.assert_array_equal(ours.encode(text), theirs.encode(text))
 
 
 class _FakeProcessor:

@@ -265,10 +265,24 @@ def test_plan_of_another_model(tmp_path, params, bpe, plan):
   roles = {k: v for k, v in plan.roles.items() if k != "norm"}
   out = tmp_path / "bad"
   zoo.write(out, CONFIG, params, bpe, "", plan.replace(roles=roles))
-  with pytest.raises(PlanError, match="norm"):
-    load(out)
+  _refused(out, "plan.json", "parameter norm is unknown", error=PlanError)
+  less = {k: v for k, v in params.items() if k != "lower_bounds"}
+  config = dataclasses.replace(CONFIG, use_lower_bound=False)
+  other = zoo.write(tmp_path / "less", config, less, bpe, "", plan)
+  words = ("plan.json", "needs 1 parameters", "first lower_bounds")
+  _refused(other, *words, error=PlanError)
   _put(out, zoo.PLAN, b"{}")
   _refused(out, zoo.PLAN, error=PlanError)
+
+
+@pytest.mark.parametrize("name", ["FP16", "A8", "W8"])
+def test_plan_with_floats(tmp_path, params, bpe, name):
+  fn = matmulfree.make(CONFIG)
+  stats = quantize.calibrate(fn)(zoo.rounded(CONFIG, params), [IDS])
+  plan = quantize.plan(stats, getattr(quantize, name))
+  out = zoo.write(tmp_path / "bad", CONFIG, params, bpe, "", plan)
+  words = ("plan.json", f"plan '{name}'", "integers", "without one")
+  _refused(out, *words, error=PlanError)
 
 
 def test_writing_refuses_and_leaves_nothing(tmp_path, params, bpe, folder):

@@ -25,7 +25,9 @@ def norm(c, p, x):
   return centred / np.sqrt(x.var() + c.norm_eps) * p["gain"] + p["bias"]
 
 
-def gelu(x, form):
+def activation(x, form):
+  if form == "relu":
+    return np.where(x > 0, x, 0)
   if form == "gelu":
     return x * np.array([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x])
   inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
@@ -75,7 +77,7 @@ def logits(c, params, ids):
     if c.positions == "learned":
       r = r + params["positions"]["weight"][position]
     for index, p in enumerate(params["layers"]):
-      x, attn = norm(c, p["attn_norm"], r), p["attn"]
+      x, attn = norm(c, p["attn_norm"], r) if c.block_norms else r, p["attn"]
       q = project(c, attn["q"], x).reshape(c.num_heads, -1)
       k = project(c, attn["k"], x).reshape(c.kv_heads, -1)
       v = project(c, attn["v"], x).reshape(c.kv_heads, -1)
@@ -90,12 +92,12 @@ def logits(c, params, ids):
         vs = np.stack([past[j // groups] for past in values[index]])
         heads.append(softmax(ks @ q[j] / math.sqrt(c.head_size)) @ vs)
       r = r + project(c, attn["o"], np.concatenate(heads))
-      x, mlp = norm(c, p["mlp_norm"], r), p["mlp"]
+      x, mlp = norm(c, p["mlp_norm"], r) if c.block_norms else r, p["mlp"]
       up = project(c, mlp["up"], x)
       if c.mlp == "swiglu":
         hidden = silu(project(c, mlp["gate"], x)) * up
       else:
-        hidden = gelu(up, c.mlp)
+        hidden = activation(up, c.mlp)
       r = r + project(c, mlp["down"], hidden)
     x = norm(c, params["norm"], r)
     if c.tie_word_embeddings:

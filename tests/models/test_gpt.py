@@ -1,6 +1,5 @@
 """The transformer: NumPy's numbers, memory, causality, gradients, learning."""
 
-import dataclasses
 import functools
 import math
 
@@ -41,7 +40,15 @@ CONFIGS = {
     tie_word_embeddings=False,
   ),
   "exact gelu": gpt.Config(**SIZES, mlp="gelu", norm="layer"),
+  "relu": gpt.Config(
+    **{**SIZES, **GPT2, "mlp": "relu"},
+    tie_word_embeddings=False,
+    head_bias=True,
+  ),
   "ternary": gpt.Config(**SIZES, ternary=True, tie_word_embeddings=False),
+  "no block norms": gpt.Config(
+    **SIZES, ternary=True, block_norms=False, bitlinear_eps=1e-12
+  ),
   "ternary gpt2": gpt.Config(**SIZES, **{**GPT2, "bias": False}, ternary=True),
 }
 IDS = np.random.default_rng(5).integers(0, 11, (3, 9)).astype(np.int32)
@@ -316,12 +323,19 @@ def test_count_is_the_count_of_the_arrays(name):
   assert sum(math.prod(x.shape) for x in leaves) == config.num_params
 
 
-def test_gpt2_has_the_published_size():
-  assert gpt.GPT2.num_params == 124_439_808
-  medium = dataclasses.replace(
-    gpt.GPT2, hidden_size=1024, num_layers=24, num_heads=16
-  )
-  assert medium.num_params == 354_823_168
+@pytest.mark.parametrize(
+  ("name", "count"),
+  [
+    ("gpt2", 124_439_808),
+    ("gpt2-medium", 354_823_168),
+    ("gpt2-large", 774_030_080),
+  ],
+)
+def test_gpt2_has_the_published_sizes(name, count):
+  config = gpt.PRESETS[name]
+  assert config.num_params == count
+  shapes = [row.shape for row in gpt.parameters(config)]
+  assert sum(map(math.prod, shapes)) == count
 
 
 def test_first_values():
@@ -358,11 +372,20 @@ def test_first_values():
     ),
     ({"num_heads": 4}, "needs an even width; found 3"),
     ({"norm": "batch"}, "'norm' must be one of rms, layer; found 'batch'"),
-    ({"mlp": "relu"}, "'mlp' must be one of swiglu, gelu, gelu_tanh"),
+    (
+      {"mlp": "elu"},
+      "one of swiglu, gelu, gelu_tanh, relu; found 'elu'",
+    ),
     ({"positions": None}, "'positions' must be one of rotary, learned"),
     ({"rotary_pairs": "odd"}, "'rotary_pairs' must be one of halves"),
     ({"bias": 1}, "'bias' must be true or false; found 1"),
     ({"ternary": True, "bias": True}, "'bias' must be false when 'ternary'"),
+    ({"head_bias": True}, "'head_bias' must be false when 'tie_word_embed"),
+    (
+      {"ternary": True, "head_bias": True, "tie_word_embeddings": False},
+      "'head_bias' must be false when 'ternary'",
+    ),
+    ({"block_norms": False}, "'block_norms' may be false only when 'ternary'"),
     ({"norm_eps": 0}, "'norm_eps' must lie between 0 and 1; found 0"),
     ({"rope_theta": float("nan")}, "'rope_theta' must be above 1"),
     ({"max_position_embeddings": -1}, "'max_position_embeddings' must be"),

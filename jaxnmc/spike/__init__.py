@@ -1,0 +1,1 @@
+"""Spiking neurons, surrogate gradients, spike codes and spiking attention."""
