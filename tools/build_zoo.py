@@ -32,6 +32,9 @@ _VALID = flags.DEFINE_string("valid", None, "Text that is scored.")
 _PREFIX = flags.DEFINE_string(
   "eval_prefix_bytes", None, "JSON list of bytes of each document to score."
 )
+_SCORED = flags.DEFINE_integer(
+  "scored", None, "Score only the first documents of --valid."
+)
 _DOCUMENTS = flags.DEFINE_integer("documents", 192, "Calibration documents.")
 _CARD = flags.DEFINE_string("card", None, "Markdown put on top of the card.")
 flags.mark_flags_as_required(["run", "valid"])
@@ -144,7 +147,9 @@ def main(_) -> None:
     qparams=qparams,
   )
   valid = text.read_documents([_VALID.value])
-  texts = {"whole": [d.encode() for d in valid]}
+  some = valid[: _SCORED.value]
+  label = "whole" if len(some) == len(valid) else f"first {len(some)}"
+  texts = {label: [d.encode() for d in some]}
   if _PREFIX.value:
     lengths = text.read_lengths(_PREFIX.value)
     texts = {"prefixes": text.cut(valid, lengths), **texts}
