@@ -1,5 +1,7 @@
 """Laws 3, 4 and 6 on the language model; fake_quant equals fixed."""
 
+import re
+
 import chex
 import hypothesis
 import jax
@@ -125,6 +127,32 @@ def test_fake_quant_in_float64_equals_fixed_at_every_tap(golden_run, name):
       np.array_equal(codes(x), codes(run.taps[k])) for k, x in fixed.items()
     ]
     assert not all(same)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_fake_quant_equals_fixed_whatever_bits_sites_have(golden_run, seed):
+  """Every site and gain has bits and headroom of its own."""
+  run, draw = golden_run("double-W8A16"), np.random.default_rng(seed)
+  fn, params, inputs = run.case.fn, run.case.params, run.case.inputs
+  stats = quantize.calibrate(fn)(params, [inputs])
+  rules = [
+    quantize.Rule(
+      re.escape(path),
+      bits=int(draw.integers(3, 16, endpoint=True)),
+      margin=float(draw.integers(0, 4)),
+    )
+    for path, fmt in run.plan.formats.items()
+    if isinstance(fmt, Format) and not fmt.unit
+  ]
+  plan = quantize.adjust(quantize.plan(stats, quantize.W8A16), stats, *rules)
+  assert len({f.bits for f in plan.formats.values()}) > 8
+  qparams = quantize.quantize_params(params, plan)
+  fixed = transform.fixed(fn, plan, taps=True)(qparams, inputs)[2]
+  with jax.enable_x64(True):
+    fake = transform.fake_quant(fn, plan, taps=True)(
+      as_float64(params), inputs
+    )[2]
+  assert_same_taps(fixed, fake)
 
 
 def test_every_site_is_tapped(golden_run):
