@@ -1,5 +1,7 @@
 """Recorded outputs of public spiking libraries, where they are at hand."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -16,3 +18,13 @@ def recorded(shared_dir):
       return dict(arrays)
 
   return load
+
+
+@pytest.fixture(scope="session")
+def described(shared_dir):
+  """`described(name)`: how a recorded file was made."""
+  path = shared_dir / "golden" / "snn" / "manifest.json"
+  if not path.is_file():
+    pytest.skip("no manifest of recorded spiking outputs in 'shared'")
+  rows = json.loads(path.read_text())
+  return lambda name: rows[name]["meta"]

@@ -1,8 +1,7 @@
 """The arithmetic that stock neurons share: 24-bit states in int32 words.
 
 A state is 24 bits wide: magnitudes up to TOP = 2^23 - 1 (a wrapped current may
-also be +-2^23).  `>>` is the floor shift; `tz(x, k)` = sign(x) (|x| >> k) is
-the shift that rounds toward zero.
+also be +-2^23).  `>>` is the floor shift.
 """
 
 import jax
@@ -11,29 +10,6 @@ from jax import numpy as jnp
 HALF = 2**23
 TOP = HALF - 1
 WORD = 2**31 - 1
-
-
-def scale(x: jax.Array, factor: int, bits: int) -> jax.Array:
-  """tz(x * factor, bits), exact in int32.
-
-  With |x| = h 2^bits + l, floor(|x| f / 2^bits) = h f + (l f >> bits), where
-  neither product leaves 31 bits.
-
-  Args:
-    x: int32[...], |x| < 2^31.
-    factor: |factor| <= 2^bits.
-    bits: 1 to 15.
-
-  Returns:
-    int32[...], no larger than x in magnitude.
-  """
-  if factor == 1 << bits:
-    return x  # no decay: spares the slowest part of a LIF step
-  size, f = jnp.abs(x), abs(factor)
-  rest = size & ((1 << bits) - 1)
-  out = (size >> bits) * f + ((rest * f) >> bits)
-  negative = x < 0 if factor >= 0 else x > 0
-  return jnp.where(negative, -out, out)
 
 
 def saturate(x: jax.Array) -> jax.Array:

@@ -29,6 +29,7 @@ from jax import numpy as jnp
 
 from jaxnmc.chip.neurons import arithmetic, checks
 from jaxnmc.errors import ConfigError
+from jaxnmc.numerics import decay
 
 DECAY_BITS = 12
 ALIGN = 6  # input and threshold are aligned to the states by 6 bits
@@ -102,9 +103,9 @@ class _Leaky:
   def _integrate(self, u, v, a):
     """New current, and voltage before the reset."""
     one = 1 << DECAY_BITS
-    u = arithmetic.scale(u, one - (self.du + 1), DECAY_BITS) + (a << ALIGN)
+    u = decay.scale(u, one - (self.du + 1), DECAY_BITS) + (a << ALIGN)
     u = arithmetic.wrap_once(u)
-    v = arithmetic.scale(v, one - self.dv, DECAY_BITS)
+    v = decay.scale(v, one - self.dv, DECAY_BITS)
     return u, arithmetic.saturate(v + u + jnp.asarray(self.bias))
 
   def overflows(self, state, inputs) -> jax.Array:

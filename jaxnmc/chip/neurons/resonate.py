@@ -25,6 +25,7 @@ from jax import numpy as jnp
 
 from jaxnmc.chip.neurons import arithmetic, checks
 from jaxnmc.errors import ConfigError
+from jaxnmc.numerics import decay
 
 # An input of 2^25 saturates whatever the states add (at most 2^24).
 _FULL = 2**25
@@ -123,7 +124,7 @@ class RF:
     full = jnp.int32(_FULL >> self.state_exp)
     # What is beyond saturates anyway, so every int32 input is exact.
     xr, xi = (jnp.clip(x, -full, full) << self.state_exp for x in (xr, xi))
-    times = lambda f, x: arithmetic.scale(x, f, self.decay_bits)
+    times = lambda f, x: decay.scale(x, f, self.decay_bits)
     sin, cos, re, im = self.sin_decay, self.cos_decay, state.real, state.imag
     real = arithmetic.saturate(times(cos, re) - times(sin, im) + xr)
     imag = arithmetic.saturate(times(sin, re) + times(cos, im) + xi)
