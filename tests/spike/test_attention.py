@@ -195,7 +195,7 @@ def test_scaling_the_drive_is_scaling_the_threshold(seed, power):
 def _rates(kind):
   """Mean rate at 64 positions of random spikes: rate 1/4, d = 16, T = 4."""
   rng = np.random.default_rng(0)
-  q, k, v = rng.random((3, 4, 24, 64, 16)) < 0.25
+  q, k, v = rng.random((3, 4, 96, 64, 16)) < 0.25
   y = np.asarray(quadratic(q, k, v)).astype(np.float32)
   i = np.arange(1, 65)[:, None]
   theta = {
