@@ -50,9 +50,9 @@ class SSA:
   Attributes:
     head_size: d.
     context: the most tokens; the static bounds follow from it.
-    neuron: fires on Y, from rest for every token; IF or LIF.
+    neuron: fires on Y, from rest for every token; IF or LIF, with rest 0.
     scaling: of the threshold: "position", "constant" or "none".
-    scale: of "constant": 2^-j with a whole j from 0.
+    scale: of "constant": 2^-j with a whole j from 0 to 30.
     decay: m of the decayed memory, 1 to 30; None for sums.  Only for spikes 0
       and 1: a floor shift forgets negative sums faster.
     frac: fraction bits of integer potentials: Y is shifted left by them, and
@@ -92,15 +92,19 @@ class SSA:
       raise ConfigError(
         f"SSA: neuron is {self.neuron!r}; allowed are an IF or a LIF"
       )
+    if self.neuron.v_reset != 0:
+      raise ConfigError(
+        f"SSA: the neuron's v_reset is {self.neuron.v_reset}; allowed is 0, as"
+        " a rest elsewhere does not scale with the threshold"
+      )
     if self.scaling not in SCALINGS:
       raise ConfigError(
         f"SSA: scaling is {self.scaling!r}; allowed are {', '.join(SCALINGS)}"
       )
-    steps = 1 / self.scale if self.scale > 0 else 0
-    if steps != int(steps) or steps < 1 or int(steps) & (int(steps) - 1):
+    if self.scale not in (2.0**-j for j in range(31)):
       raise ConfigError(
-        f"SSA: scale is {self.scale!r}; allowed are 1, 1/2, 1/4, ..., which"
-        " scale a threshold exactly"
+        f"SSA: scale is {self.scale!r}; allowed are 1, 1/2, 1/4, ... 2^-30,"
+        " which scale a threshold exactly"
       )
     if not self.causal and self.decay is not None:
       raise ConfigError(

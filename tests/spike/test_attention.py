@@ -339,6 +339,13 @@ everyone = SSA(head_size=4, context=8, causal=False)
     (lambda: SSA(head_size=4, context=4, scaling="sqrt"), "scaling is 'sqrt'"),
     (lambda: SSA(head_size=4, context=4, scale=0.3), "scale is 0.3"),
     (lambda: SSA(head_size=4, context=4, scale=2.0), "scale is 2.0"),
+    (lambda: SSA(head_size=4, context=4, scale=2.0**-31), "scale is 4.6"),
+    (
+      lambda: SSA(
+        head_size=4, context=4, neuron=IF(reset="hard", v_reset=-1.0)
+      ),
+      "v_reset is -1.0; allowed is 0",
+    ),
     (lambda: SSA(head_size=4, context=4, decay=0), "decay is 0"),
     (lambda: SSA(head_size=4, context=4, state_bits=33), "state_bits is 33"),
     (lambda: SSA(head_size=4, context=4, frac=-1), "frac is -1"),

@@ -187,6 +187,38 @@ def test_a_run_goes_on_from_a_state():
       np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("delay", [False, True])
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+def test_delayed_by_hand(reset, delay):
+  # On multiples of 1/8, where ties are, and exact: beta is 1/2.
+  x = np.random.default_rng(6).integers(-8, 17, (7, N)) / 8
+  neuron = DelayedLIF(beta=0.5, reset=reset, delay=delay)
+  _, spikes, states = trace(neuron, x.astype(np.float32))
+  for i in range(N):
+    v, wanted = 0.0, []
+    for drive in x[:, i]:
+      before = v > 1
+      if reset == "subtract":
+        h = v / 2 + drive - before
+      else:
+        h = (0 if before else v) / 2 + drive
+      s = h > 1
+      if not delay:
+        h -= (int(s) - int(before)) * (1 if reset == "subtract" else h)
+      v = h
+      wanted.append((s, v))
+    fired, potentials = zip(*wanted)
+    np.testing.assert_array_equal(spikes[:, i], fired)
+    np.testing.assert_array_equal(states.v[:, i], potentials)
+
+
+def test_no_gradient_through_a_delayed_reset():
+  for reset, wanted in (("subtract", 0.5), ("zero", 0.0)):
+    neuron = DelayedLIF(beta=0.5, reset=reset)
+    slope = jax.grad(lambda v, n=neuron: n.step(State(v), 0 * v)[0].v)
+    assert float(slope(1.5)) == wanted
+
+
 SMOOTH = surrogate("sigmoid", k=3, smooth=True)
 
 

@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jax import numpy as jnp
 
@@ -100,6 +100,9 @@ def test_integral_has_the_derivative_and_the_area(kind, factor):
 
 
 @given(st.floats(-10, 10, width=32), st.booleans())
+@example(0.0, True)
+@example(0.0, False)
+@example(-0.0, False)
 def test_forward_is_the_step(u, strict):
   wanted = u > 0 if strict else u >= 0
   got = heaviside(jnp.float32(u), surrogate("erf"), strict)
