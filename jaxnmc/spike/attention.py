@@ -98,6 +98,7 @@ def prefix(
   v: jax.Array,
   memory: jax.Array | None = None,
   decay: int | None = None,
+  real: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Y by running sums: 2 N d^2 operations, and the sums to go on from.
 
@@ -107,6 +108,8 @@ def prefix(
     v: [..., N, d'].
     memory: [..., d, d'], S of the tokens before; zeros if None.
     decay: m, for the decayed form; None for none.
+    real: bool[N]; the memory stays as it is at a token that is not.  All are
+      if None.
 
   Returns:
     (memory, Y): S after these tokens, and [..., N, d'], int32 for integers.
@@ -116,14 +119,15 @@ def prefix(
   before = jnp.zeros(shape, v.dtype) if memory is None else memory
 
   def body(memory, token):
-    q, k, v = token
-    if decay is not None:
-      memory = memory - _shifted(memory, decay)
-    memory = memory + k[..., :, None] * v[..., None, :]
+    q, k, v, real = token
+    kept = memory if decay is None else memory - _shifted(memory, decay)
+    memory = jnp.where(real, kept + k[..., :, None] * v[..., None, :], memory)
     return memory, product(q[..., None, :], memory)[..., 0, :]
 
   first = lambda x: jnp.moveaxis(x, -2, 0)
-  after, y = lax.scan(body, before, (first(q), first(k), first(v)))
+  real = jnp.ones(q.shape[-2], bool) if real is None else real
+  tokens = first(q), first(k), first(v), real
+  after, y = lax.scan(body, before, tokens)
   return after, jnp.moveaxis(y, 0, -2)
 
 

@@ -40,6 +40,7 @@ def gate(
   v: jax.Array,
   theta,
   state: SSAState | None = None,
+  mask=None,
 ) -> tuple[jax.Array, SSAState | None]:
   """Gated spikes.
 
@@ -51,6 +52,7 @@ def gate(
     v: the same shape.
     theta: threshold of the gate, as in `ssa.attend`.
     state: of the tokens before; None for none.
+    mask: [N], 0 for padding; None for none.
 
   Returns:
     (y, state): spikes [T, ..., N, d] of q where the gate is open; the state is
@@ -62,23 +64,20 @@ def gate(
     TokenError: more tokens than the context has.
   """
   q, k, v = spikes_of(config, "SDSA", q, k, v)
-  if config.decay is not None or (state is not None and not config.causal):
-    what = "a decay" if config.decay is not None else "a state of no order"
+  if config.decay is not None:
     raise ConfigError(
-      f"SDSA: there is {what}; allowed are sums without decay, and a state"
-      " where causal"
+      f"SDSA: decay is {config.decay}; allowed is None, as its state is a sum"
     )
   config.check(checks.ticks("SDSA", q.shape[0]))
-  seen = jnp.int32(0) if state is None else state.seen
-  fits = place_tokens(config, seen, q.shape[-2])
-  both = k * v * fits.astype(k.dtype)
+  places = place_tokens(config, state, q.shape[-2], mask)
+  q, k = (x * places.fits.astype(x.dtype) for x in (q, k))
+  both = k * v
   if not config.causal:
     total = both.sum(-2, keepdims=True)
-    return q * fire(config, total, theta, seen), None
+    return q * fire(config, total, theta, places.rank[-1:]), None
   sums = jnp.cumsum(both, -2)
   if state is not None:
     check_state("SDSA", state.memory, sums[..., 0, :].shape, sums.dtype)
     sums = sums + state.memory[..., None, :]
-  gates = fire(config, sums, theta, seen)
-  after = jnp.minimum(seen + q.shape[-2], config.context)
-  return q * gates * fits.astype(q.dtype), SSAState(sums[..., -1, :], after)
+  gates = fire(config, sums, theta, places.rank)
+  return q * gates, SSAState(sums[..., -1, :], places.after)

@@ -19,6 +19,7 @@ times that, and T ticks charge a neuron with T times that.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -30,6 +31,7 @@ from jaxnmc.spike import attention, checks
 from jaxnmc.spike.neurons import IF, LIF, run
 
 __all__ = [
+  "Places",
   "SSA",
   "SSAState",
   "attend",
@@ -150,14 +152,12 @@ class SSA:
   def _charge(self, ticks: int) -> int:
     return ticks * self.drive_bound << self.frac
 
-  def units(self, seen, tokens: int) -> jax.Array:
-    """theta_i / theta of the tokens after `seen` others: int32[tokens, 1]."""
-    rows = jnp.arange(1, tokens + 1, dtype=jnp.int32)[:, None]
+  def units(self, rank: jax.Array) -> jax.Array:
+    """theta_i / theta of the tokens of these ranks, 1 for the first: int32."""
     if self.scaling == "position":
-      return jnp.minimum(seen + rows, self.context)
-    return jnp.full_like(
-      rows, round(1 / self.scale) if self.scaling == "constant" else 1
-    )
+      return jnp.clip(rank, 1, self.context)
+    constant = round(1 / self.scale) if self.scaling == "constant" else 1
+    return jnp.full_like(rank, constant)
 
 
 @struct.dataclass
@@ -189,20 +189,50 @@ def init_state(
   return SSAState(zeros, jnp.int32(0))
 
 
-def place_tokens(config: SSA, seen, tokens: int) -> jax.Array:
-  """Which tokens have a place in the context: bool[tokens, 1].
+class Places(NamedTuple):
+  """Where the tokens of a call stand.
+
+  Attributes:
+    rank: int32[N, 1], real tokens up to and with each.
+    fits: bool[N, 1], whether it is real and inside the context.
+    after: int32[], tokens seen after the call.
+  """
+
+  rank: jax.Array
+  fits: jax.Array
+  after: jax.Array
+
+
+def place_tokens(config: SSA, state: SSAState | None, tokens: int, mask):
+  """The `Places` of some tokens after those of a state.
 
   Raises:
-    TokenError: it is known that some have none.
+    ConfigError: a mask of another shape, or a state where there is no order.
+    TokenError: it is known that some have no place.
   """
-  before = checks.known(seen)
-  if before is not None and before + tokens > config.context:
-    raise TokenError(
-      f"SSA: {int(before) + tokens} tokens were given; the bounds of its state"
-      f" were made for a context of {config.context}: give fewer, or make it"
-      " with a longer context"
+  if state is not None and not config.causal:
+    raise ConfigError(
+      "SSA: a state was given with causal=False, where every token sees all;"
+      " give none"
     )
-  return (seen + jnp.arange(tokens) < config.context)[:, None]
+  if mask is not None and jnp.shape(mask) != (tokens,):
+    raise ConfigError(
+      f"SSA: the shape of mask is {list(jnp.shape(mask))}; allowed is"
+      f" {[tokens]}, one per token (a batch by vmap)"
+    )
+  seen = jnp.int32(0) if state is None else state.seen
+  real = jnp.ones(tokens, bool) if mask is None else jnp.asarray(mask) != 0
+  rank = (seen + jnp.cumsum(real, dtype=jnp.int32))[:, None]
+  known = checks.known(rank)
+  if known is not None and known.max(initial=0) > config.context:
+    raise TokenError(
+      f"SSA: {known.max()} tokens were given; the bounds of its state were made"
+      f" for a context of {config.context}: give fewer, or make it with a"
+      " longer context"
+    )
+  fits = real[:, None] & (rank <= config.context)
+  after = seen + real.sum(dtype=jnp.int32)
+  return Places(rank, fits, jnp.minimum(after, config.context))
 
 
 def attend(
@@ -212,6 +242,7 @@ def attend(
   v: jax.Array,
   theta,
   state: SSAState | None = None,
+  mask=None,
 ) -> tuple[jax.Array, SSAState | None]:
   """Spikes of causal attention, and the state to decode from.
 
@@ -226,11 +257,13 @@ def attend(
     theta: the threshold, a number or an array that broadcasts against
       [..., N, d]; a whole number of 2^-frac for integers.
     state: of the tokens before; None for none.
+    mask: [N], 0 for padding, which sends no spikes and is not remembered; None
+      for none.
 
   Returns:
     (s, state): spikes [T, ..., N, d]; the state is None where not causal.  A
-    token beyond the context sends none and is not remembered; where that is
-    known beforehand, it is refused.
+    token beyond the context is treated as padding; where that is known
+    beforehand, it is refused.
 
   Raises:
     ConfigError: shapes that do not match, or a threshold that cannot be one.
@@ -238,29 +271,24 @@ def attend(
     TokenError: more tokens than the context has.
   """
   q, k, v = spikes_of(config, "SSA", q, k, v)
-  tokens = q.shape[-2]
   config.check(checks.ticks("SSA", q.shape[0]))
-  seen = jnp.int32(0) if state is None else state.seen
-  fits = place_tokens(config, seen, tokens)
+  places = place_tokens(config, state, q.shape[-2], mask)
+  q, k, v = (x * places.fits.astype(x.dtype) for x in (q, k, v))
   if not config.causal:
-    if state is not None:
-      raise ConfigError(
-        "SSA: a state was given with causal=False, where every token sees all;"
-        " give none"
-      )
-    return fire(config, attention.linear(q, k, v), theta, seen), None
-  q, k, v = (x * fits.astype(x.dtype) for x in (q, k, v))
-  if state is not None:
-    shape = (*v.shape[:-2], config.head_size, config.head_size)
-    check_state("SSA", state.memory, shape, v.dtype)
+    return fire(config, attention.linear(q, k, v), theta, places.rank), None
   if state is None and config.decay is None:
     y = attention.quadratic(q, k, v)
     memory = attention.product(jnp.swapaxes(k, -1, -2), v)
   else:
-    old = None if state is None else state.memory
-    memory, y = attention.prefix(q, k, v, old, config.decay)
-  after = jnp.minimum(seen + tokens, config.context)
-  return fire(config, y, theta, seen), SSAState(memory, after)
+    old = None
+    if state is not None:
+      shape = (*v.shape[:-2], config.head_size, config.head_size)
+      check_state("SSA", state.memory, shape, v.dtype)
+      old = state.memory
+    real = places.fits[:, 0]
+    memory, y = attention.prefix(q, k, v, old, config.decay, real)
+  spikes = fire(config, y, theta, places.rank)
+  return spikes, SSAState(memory, places.after)
 
 
 def spikes_of(config: SSA, owner: str, *qkv) -> list[jax.Array]:
@@ -300,20 +328,20 @@ def check_state(owner: str, memory: jax.Array, shape, dtype) -> None:
     )
 
 
-def fire(config: SSA, y: jax.Array, theta, seen) -> jax.Array:
-  """Spikes on a drive, under the thresholds of the tokens after `seen` others.
+def fire(config: SSA, y: jax.Array, theta, rank: jax.Array) -> jax.Array:
+  """Spikes on a drive, under the thresholds of its tokens.
 
   Args:
     config: the attention: neuron, scaling, frac.
     y: [T, ..., N, d], |y| <= config.drive_bound.
     theta: as in `attend`.
-    seen: int32[].
+    rank: int32[N, 1], 1 for the first token.
 
   Returns:
     Shape and dtype of y.
   """
   theta = checks.threshold("SSA", theta, y)
-  unit = config.units(seen, y.shape[-2])
+  unit = config.units(rank)
   if jnp.issubdtype(y.dtype, jnp.floating):
     unit = unit.astype(y.dtype)
     return run(config.neuron, y, None, theta * unit, unit=unit)[1]

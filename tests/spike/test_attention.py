@@ -172,12 +172,10 @@ def test_thresholds_grow_by_one_adder():
   theta, wanted = 7, []
   for _ in range(50):
     wanted.append(theta + (wanted[-1] if wanted else 0))
-  np.testing.assert_array_equal(theta * config.units(0, 50)[:, 0], wanted)
-  np.testing.assert_array_equal(
-    theta * config.units(20, 5)[:, 0], wanted[20:25]
-  )
+  rank = jnp.arange(1, 51)
+  np.testing.assert_array_equal(theta * config.units(rank), wanted)
   constant = SSA(head_size=2, context=50, scaling="constant")
-  np.testing.assert_array_equal(constant.units(3, 2), [[8], [8]])
+  np.testing.assert_array_equal(constant.units(rank[:2]), [8, 8])
 
 
 @given(seed=SEED, power=st.integers(-3, 3))
@@ -189,6 +187,25 @@ def test_scaling_the_drive_is_scaling_the_threshold(seed, power):
     scaled = rules.compiled(neuron, y * c, None, jnp.float32(3))[1]
     plain = rules.compiled(neuron, y, None, jnp.float32(3 / c))[1]
     np.testing.assert_array_equal(scaled, plain)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_x64_flag_changes_nothing(name):
+  q, k, v = _spikes(4, 4, 6, 4, rate=0.5)
+  forms = [functools.partial(attend, CONFIGS[name])]
+  if name != "decayed":
+    forms.append(functools.partial(sdsa.gate, CONFIGS[name]))
+  for form in forms:
+    piece = lambda a, b: (x[:, a:b] for x in (q, k, v))
+    results = []
+    for wide in (False, True):
+      with jax.enable_x64(wide):
+        first, state = form(*piece(0, 4), THETA[name])
+        last, state = form(*piece(4, 6), THETA[name], state)
+        results.append(jax.tree.leaves((first, last, state)))
+    for a, b in zip(*results):
+      assert a.dtype == b.dtype == jnp.int32
+      np.testing.assert_array_equal(a, b)
 
 
 @functools.cache
@@ -275,6 +292,49 @@ def test_more_tokens_than_the_context():
   assert not np.any(spikes[:, 1:])
   assert int(after.seen) == 4
   assert int(after.memory.max()) == 4
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_padding_is_as_if_it_were_not_there(name):
+  config = CONFIGS[name]
+  q, k, v = _spikes(12, 4, 2, 12, 4, rate=0.6)
+  mask = np.array([0, 1, 1, 0, 0, 1, 1, 1, 0, 1, 1, 0])
+  forms = [functools.partial(attend, config, theta=THETA[name])]
+  if config.decay is None:
+    forms.append(functools.partial(sdsa.gate, config, theta=THETA[name]))
+  for form in forms:
+    alone = (x[..., mask == 1, :] for x in (q, k, v))
+    wanted, end = form(*alone)
+    got, state = form(q, k, v, mask=mask)
+    np.testing.assert_array_equal(got[..., mask == 1, :], wanted)
+    assert not np.any(np.asarray(got)[..., mask == 0, :])
+    np.testing.assert_array_equal(state.memory, end.memory)
+    assert int(state.seen) == int(end.seen) == 7
+    # The same with a state, from which the prefix form goes on.
+    first = (x[..., :5, :] for x in (q, k, v))
+    last = (x[..., 5:, :] for x in (q, k, v))
+    _, state = form(*first, mask=mask[:5])
+    rest, state = form(*last, state=state, mask=mask[5:])
+    np.testing.assert_array_equal(rest, got[..., 5:, :])
+    np.testing.assert_array_equal(state.memory, end.memory)
+
+
+def test_a_batch_of_different_lengths():
+  config = CONFIGS["position"]
+  q, k, v = _spikes(13, 4, 3, 12, 4, rate=0.6)
+  masks = np.arange(12) < np.array([[12], [5], [0]])
+  many = jax.vmap(
+    lambda q, k, v, mask: attend(config, q, k, v, 48, mask=mask),
+    (1, 1, 1, 0),
+    (1, SSAState(1, 0)),
+  )
+  spikes, state = many(q, k, v, masks)
+  np.testing.assert_array_equal(state.seen, [12, 5, 0])
+  for i, size in enumerate((12, 5)):
+    alone = (x[:, i, :size] for x in (q, k, v))
+    wanted, _ = attend(config, *alone, 48)
+    np.testing.assert_array_equal(spikes[:, i, :size], wanted)
+  assert not np.any(spikes[:, 2])
 
 
 @given(seed=SEED)
@@ -368,6 +428,10 @@ everyone = SSA(head_size=4, context=8, causal=False)
       "a state was given with causal=False",
     ),
     (lambda: sdsa.gate(small, z, z, z[:1], 1), "shapes of q, k, v"),
+    (
+      lambda: attend(small, z, z, z, 1, mask=np.ones(4)),
+      r"shape of mask is \[4\]; allowed is \[3\]",
+    ),
     (lambda: attend(small, z, z - 2, z, 1), "k holds -2; allowed are spikes"),
     (lambda: sdsa.gate(small, z, z, z + 3, 1), "v holds 3"),
     (
@@ -380,11 +444,11 @@ everyone = SSA(head_size=4, context=8, causal=False)
     ),
     (
       lambda: sdsa.gate(SSA(head_size=4, context=4, decay=2), z, z, z, 1),
-      "SDSA: there is a decay",
+      "SDSA: decay is 2",
     ),
     (
       lambda: sdsa.gate(everyone, z, z, z, 1, sdsa.init_state(everyone, 2)),
-      "a state of no order",
+      "a state was given with causal=False",
     ),
   ],
 )

@@ -79,6 +79,23 @@ def test_cuba_in_integers(seed):
     np.testing.assert_array_equal(got, want)
 
 
+def test_cuba_in_floats_cuts_nothing():
+  # Decays of 1/2 and 1/4, exact in float32 for a few ticks.
+  x, _, _ = _drives(10, ticks=6, most=4)
+  neuron = CubaLIF(du=2048, dv=1024, threshold=200.0)
+  _, spikes, states = trace(neuron, x.astype(np.float32))
+  u, v = np.zeros(N), np.zeros(N)
+  for t, row in enumerate(x):
+    u = u / 2 + 64 * row
+    v = 0.75 * v + u
+    fired = v >= 200
+    v = np.where(fired, 0, v)
+    np.testing.assert_array_equal(spikes[t], fired)
+    np.testing.assert_array_equal(states.u[t], u)
+    np.testing.assert_array_equal(states.v[t], v)
+  assert 0 < np.mean(spikes) < 1
+
+
 def test_cut_toward_zero_is_not_the_floor():
   neuron = LIF(tau=2.0, decay_input=False)
   state, _ = neuron.step(State(jnp.int32(-3)), jnp.int32(0))
@@ -117,17 +134,28 @@ def test_integers_are_the_floats_with_enough_fraction_bits(decay_input, reset):
   assert 0 < np.mean(exact) < 1
 
 
-@pytest.mark.parametrize(
-  "neuron",
-  [
-    IF(half=True),
-    LIF(),
-    LIF(tau=3.0, decay_input=False, reset="hard"),
-    STBIF(low=-3, high=4),
-    CubaLIF(du=100, dv=7),
-  ],
-  ids=lambda n: f"{type(n).__name__}",
-)
+INTEGER = [
+  IF(half=True),
+  LIF(),
+  LIF(tau=3.0, decay_input=False, reset="hard"),
+  STBIF(low=-3, high=4),
+  CubaLIF(du=100, dv=7),
+]
+
+
+@pytest.mark.parametrize("neuron", INTEGER, ids=lambda n: type(n).__name__)
+def test_the_x64_flag_changes_nothing(neuron):
+  x, theta, _ = _drives(1)
+  results = []
+  for wide in (False, True):
+    with jax.enable_x64(wide):
+      results.append(jax.tree.leaves(trace(neuron, x, None, theta)))
+  for a, b in zip(*results):
+    assert a.dtype == b.dtype == jnp.int32
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("neuron", INTEGER, ids=lambda n: type(n).__name__)
 def test_no_float_in_integers(neuron):
   x = jnp.ones((3, 2), jnp.int32)
   f = lambda x: trace(neuron, x, None, jnp.int32(5), charge=1000)
