@@ -263,9 +263,9 @@ def elastic(x: jax.Array, amplitudes: jax.Array) -> jax.Array:
       above 0.
   """
   checks.ticks("elastic", x.shape[0])
-  if jnp.shape(amplitudes) != x.shape[:1]:
+  if np.shape(amplitudes) != x.shape[:1]:
     raise ConfigError(
-      f"elastic: the shape of the amplitudes is {list(jnp.shape(amplitudes))};"
+      f"elastic: the shape of the amplitudes is {list(np.shape(amplitudes))};"
       f" allowed is one per tick, {list(x.shape[:1])}"
     )
   checks.positive("elastic", "amplitude", amplitudes)

@@ -215,9 +215,9 @@ def place_tokens(config: SSA, state: SSAState | None, tokens: int, mask):
       "SSA: a state was given with causal=False, where every token sees all;"
       " give none"
     )
-  if mask is not None and jnp.shape(mask) != (tokens,):
+  if mask is not None and np.shape(mask) != (tokens,):
     raise ConfigError(
-      f"SSA: the shape of mask is {list(jnp.shape(mask))}; allowed is"
+      f"SSA: the shape of mask is {list(np.shape(mask))}; allowed is"
       f" {[tokens]}, one per token (a batch by vmap)"
     )
   seen = jnp.int32(0) if state is None else state.seen

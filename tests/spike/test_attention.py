@@ -79,7 +79,10 @@ def test_decayed_memory(seed):
 def test_decayed_memory_attains_its_bound():
   ones = np.ones((40, 1), np.int32)
   memory, y = prefix(ones, ones, ones, decay=3)
-  assert int(memory[0, 0]) == int(y.max()) == 8
+  config = SSA(head_size=1, context=40, decay=3)
+  assert int(memory[0, 0]) == config.memory_bound == 8
+  assert int(y.max()) == config.drive_bound == 8
+  assert SSA(head_size=1, context=5, decay=3).drive_bound == 5
 
 
 @given(seed=SEED)
@@ -282,8 +285,11 @@ def test_more_tokens_than_the_context():
   config = SSA(head_size=2, context=4)
   ones = np.ones((2, 3, 2), np.int32)
   _, state = attend(config, ones, ones, ones, 1)
-  with pytest.raises(TokenError, match="6 tokens were given; .* context of 4"):
-    attend(config, ones, ones, ones, 1, state)
+  two = ones[:, :2]
+  with pytest.raises(TokenError, match="5 tokens were given; .* context of 4"):
+    attend(config, two, two, two, 1, state)
+  attend(config, two[:, :1], two[:, :1], two[:, :1], 1, state)
+  attend(config, two, two, two, 1, state, mask=[0, 1])
   with pytest.raises(TokenError, match="6 tokens"):
     sdsa.gate(config, ones, ones, ones, 1, SSAState(state.memory, state.seen))
   # Where nobody can know, they send nothing and are not remembered.
