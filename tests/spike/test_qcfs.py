@@ -38,12 +38,15 @@ def test_recorded_spikes(recorded, described, ticks):
   assert np.abs(levels - golden["qcfs"]).max() <= bound + 1e-6
 
 
+_run = jax.jit(run, static_argnums=0)
+
+
 def _network(golden, lam, ticks):
   """Two converted layers: drives of both."""
   first = constant(golden["net_x"] @ golden["w1"].T, ticks)
-  _, hidden = run(HALF, first, threshold=lam)
+  _, hidden = _run(HALF, first, threshold=lam)
   second = lam * hidden @ golden["w2"].T
-  return second, run(HALF, second, threshold=lam)[1]
+  return second, _run(HALF, second, threshold=lam)[1]
 
 
 def test_recorded_network(recorded, described):
@@ -63,7 +66,7 @@ def test_recorded_network(recorded, described):
     uneven.append(float(np.abs(parts.unevenness).max()))
     # The first layer has none of it: its drive is constant.
     first = golden["net_x"] @ golden["w1"].T
-    _, spikes = run(HALF, constant(first, ticks), threshold=lam)
+    _, spikes = _run(HALF, constant(first, ticks), threshold=lam)
     even = conversion_errors(jnp.asarray(first), jnp.sum(spikes, 0), ticks, lam)
     np.testing.assert_allclose(even.unevenness, 0, atol=1e-6)
   assert uneven[2] > 0
