@@ -220,16 +220,20 @@ def place_tokens(config: SSA, state: SSAState | None, tokens: int, mask):
       f"SSA: the shape of mask is {list(np.shape(mask))}; allowed is"
       f" {[tokens]}, one per token (a batch by vmap)"
     )
+  # In numpy, as under jit even constants are traced; what is unknown is 0.
+  before = None if state is None else checks.known(state.seen)
+  given = np.ones(tokens) if mask is None else checks.known(mask)
+  least = 0 if given is None else int(np.sum(given != 0))
+  least += 0 if before is None else int(before)
+  if least > config.context:
+    raise TokenError(
+      f"SSA: {least} tokens were given; the bounds of its state were made for a"
+      f" context of {config.context}: give fewer, or make it with a longer"
+      " context"
+    )
   seen = jnp.int32(0) if state is None else state.seen
   real = jnp.ones(tokens, bool) if mask is None else jnp.asarray(mask) != 0
   rank = (seen + jnp.cumsum(real, dtype=jnp.int32))[:, None]
-  known = checks.known(rank)
-  if known is not None and known.max(initial=0) > config.context:
-    raise TokenError(
-      f"SSA: {known.max()} tokens were given; the bounds of its state were made"
-      f" for a context of {config.context}: give fewer, or make it with a"
-      " longer context"
-    )
   fits = real[:, None] & (rank <= config.context)
   after = seen + real.sum(dtype=jnp.int32)
   return Places(rank, fits, jnp.minimum(after, config.context))
@@ -275,7 +279,9 @@ def attend(
   places = place_tokens(config, state, q.shape[-2], mask)
   q, k, v = (x * places.fits.astype(x.dtype) for x in (q, k, v))
   if not config.causal:
-    return fire(config, attention.linear(q, k, v), theta, places.rank), None
+    # Every token sees as many as the last.
+    y = attention.linear(q, k, v)
+    return fire(config, y, theta, places.rank[-1:]), None
   if state is None and config.decay is None:
     y = attention.quadratic(q, k, v)
     memory = attention.product(jnp.swapaxes(k, -1, -2), v)
@@ -335,7 +341,7 @@ def fire(config: SSA, y: jax.Array, theta, rank: jax.Array) -> jax.Array:
     config: the attention: neuron, scaling, frac.
     y: [T, ..., N, d], |y| <= config.drive_bound.
     theta: as in `attend`.
-    rank: int32[N, 1], 1 for the first token.
+    rank: int32[N, 1] or [1, 1], the tokens that each sees, itself among them.
 
   Returns:
     Shape and dtype of y.

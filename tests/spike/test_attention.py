@@ -292,6 +292,10 @@ def test_more_tokens_than_the_context():
   attend(config, two, two, two, 1, state, mask=[0, 1])
   with pytest.raises(TokenError, match="6 tokens"):
     sdsa.gate(config, ones, ones, ones, 1, SSAState(state.memory, state.seen))
+  five = np.ones((2, 5, 2), np.int32)
+  for before in (None, state):
+    with pytest.raises(TokenError, match="[58] tokens were given"):
+      jit_attend(config, five, five, five, 1, before)
   # Where nobody can know, they send nothing and are not remembered.
   spikes, after = jit_attend(config, ones, ones, ones, 1, state)
   assert np.all(spikes[:, 0])
@@ -378,10 +382,15 @@ def test_gradients_reach_spikes_and_threshold():
 
 
 def test_all_to_all():
-  q, k, v = _spikes(2, 2, 7, 4)
+  q, k, v = _spikes(2, 2, 7, 4, rate=0.6)
   wanted = attention.quadratic(q, k, v, causal=False)
   np.testing.assert_array_equal(attention.linear(q, k, v), wanted)
   np.testing.assert_array_equal(wanted, q @ np.swapaxes(k, 1, 2) @ v)
+  # All see all seven, so one threshold does.
+  config = SSA(head_size=4, context=7, neuron=IF(), causal=False)
+  spikes, _ = attend(config, q, k, v, 1)
+  np.testing.assert_array_equal(spikes, run(IF(), wanted, threshold=7)[1])
+  assert 0 < np.mean(spikes) < 1
 
 
 def test_heads_come_back():
