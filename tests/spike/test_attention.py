@@ -179,6 +179,8 @@ def test_thresholds_grow_by_one_adder():
   np.testing.assert_array_equal(theta * config.units(rank), wanted)
   constant = SSA(head_size=2, context=50, scaling="constant")
   np.testing.assert_array_equal(constant.units(rank[:2]), [8, 8])
+  none = SSA(head_size=2, context=50, scaling="none")
+  np.testing.assert_array_equal(none.units(rank[:2]), [1, 1])
 
 
 @given(seed=SEED, power=st.integers(-3, 3))

@@ -340,6 +340,15 @@ def test_signed_in_floats_is_signed_in_integers():
   assert jax.grad(lambda x: run(neuron, x)[1].sum())(x / 7.0).any()
 
 
+def test_counts_of_a_quantiser():
+  bounds = lambda *a: (STBIF.levels(*a).low, STBIF.levels(*a).high)
+  assert bounds(16) == (0, 15)
+  assert bounds(5) == (0, 4)
+  assert bounds(16, True) == (-8, 7)
+  assert bounds(2, True) == (-1, 0)
+  assert STBIF.levels(16, True).settle == 15
+
+
 ones = jnp.ones((2, 3))
 whole = jnp.ones((2, 3), jnp.int32)
 
@@ -355,6 +364,7 @@ whole = jnp.ones((2, 3), jnp.int32)
     (lambda: run(IF(), ones, threshold=-2.0), "threshold is -2.0"),
     (lambda: run(IF(), ones, threshold=np.array([1, 0, 1])), "threshold is 0"),
     (lambda: run(IF(), whole, threshold=0.5), "give whole thresholds"),
+    (lambda: run(IF(), whole, threshold=2.0**31), "thresholds below 2.31"),
     (lambda: run(IF(threshold=1.5), whole), "is int32, the threshold 1.5"),
     (lambda: run(IF(), ones[:0]), "ticks is 0"),
     (lambda: run(IF(), jnp.float32(1)), "ticks is 0"),
@@ -395,6 +405,8 @@ def test_refused(do, words):
 def test_refuses_drives_that_could_leave_32_bits():
   x = np.full((4, 2), 2**29, np.int32)
   run(IF(threshold=4), x[:3])
+  jax.jit(lambda x: run(IF(), x, charge=2**31 - 1))(whole)
+  run(IF(), whole, threshold=2**31 - 1)
   with pytest.raises(FormatError, match="4 ticks can charge .* to 2147483648"):
     run(IF(threshold=4), x)
   with pytest.raises(FormatError, match="5 ticks can charge"):

@@ -85,5 +85,7 @@ def test_step_by_step_is_all_at_once():
 def test_refused():
   with pytest.raises(ConfigError, match="ticks is 0"):
     temporal.differences(jnp.sin, jnp.ones((0, 2)))
+  with pytest.raises(ConfigError, match="ticks is 0"):
+    temporal.differences(jnp.sin, jnp.ones(()))
   with pytest.raises(ConfigError, match=r"\[2, 3\] ticks"):
     temporal.product(jnp.ones((2, 1, 1)), jnp.ones((3, 1, 1)))
