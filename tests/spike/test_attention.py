@@ -372,6 +372,18 @@ def test_gate_by_hand_and_decoded(seed):
   np.testing.assert_array_equal(state.memory, end.memory)
 
 
+def test_gate_of_all_tokens():
+  q, k, v = _spikes(14, 3, 9, 4, rate=0.6)
+  config = SSA(head_size=4, context=9, neuron=IF(), causal=False)
+  got, state = sdsa.gate(config, q, k, v, 1)
+  assert state is None
+  # One gate per channel, at nine times the threshold.
+  total = (k * v).sum(1)
+  _, gates = run(IF(), total, threshold=9)
+  np.testing.assert_array_equal(got, q * np.asarray(gates)[:, None])
+  assert 0 < np.mean(gates) < 1
+
+
 def test_gradients_reach_spikes_and_threshold():
   config = SSA(head_size=4, context=12)
   q, k, v = (x.astype(np.float32) for x in _spikes(3, 4, 12, 4, rate=0.5))

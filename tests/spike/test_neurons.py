@@ -215,21 +215,22 @@ def test_a_run_goes_on_from_a_state():
       np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("beta", [0.5, 1.0])
 @pytest.mark.parametrize("delay", [False, True])
 @pytest.mark.parametrize("reset", ["subtract", "zero"])
-def test_delayed_by_hand(reset, delay):
-  # On multiples of 1/8, where ties are, and exact: beta is 1/2.
+def test_delayed_by_hand(reset, delay, beta):
+  # On multiples of 1/8, where ties are, and exact.
   x = np.random.default_rng(6).integers(-8, 17, (7, N)) / 8
-  neuron = DelayedLIF(beta=0.5, reset=reset, delay=delay)
+  neuron = DelayedLIF(beta=beta, reset=reset, delay=delay)
   _, spikes, states = trace(neuron, x.astype(np.float32))
   for i in range(N):
     v, wanted = 0.0, []
     for drive in x[:, i]:
       before = v > 1
       if reset == "subtract":
-        h = v / 2 + drive - before
+        h = beta * v + drive - before
       else:
-        h = (0 if before else v) / 2 + drive
+        h = beta * (0 if before else v) + drive
       s = h > 1
       if not delay:
         h -= (int(s) - int(before)) * (1 if reset == "subtract" else h)
