@@ -13,6 +13,15 @@ compiled = functools.partial(jax.jit, static_argnames=("neuron", "charge"))(
 )
 
 
+def spikes(seed, *shape, rate=0.3, signed=False):
+  """q, k and v: int32[*shape] each, of 0 and 1, or of both signs."""
+  rng = np.random.default_rng(seed)
+  fired = (rng.random((3, *shape)) < rate).astype(np.int32)
+  if signed:
+    fired = fired * rng.choice([-1, 1], fired.shape).astype(np.int32)
+  return tuple(fired)
+
+
 def tz(x, bits):
   """x / 2^bits, cut toward zero."""
   return x >> bits if x >= 0 else -(-x >> bits)
