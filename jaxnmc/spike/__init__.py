@@ -2,7 +2,7 @@
 
 `surrogates`, `neurons` (IF, LIF), `signed` (ST-BIF), `cuba` and `delayed`
 (neurons of SLAYER and snnTorch), `codes`, `qcfs` and `thresholds` (conversion),
-`temporal` (differences), `attention`, `ssa`, `sdsa` and `norms`.
+`temporal` (differences), `attention`, `ssa`, `sdsa`, `norms`, and `energy`.
 """
 
 from jaxnmc.spike.cuba import CubaLIF
