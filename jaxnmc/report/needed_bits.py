@@ -18,8 +18,8 @@ from jaxnmc.numerics.formats import Format
 from jaxnmc.quantize.plan import Plan
 from jaxnmc.report import backends, plots
 
-__all__ = ["data_of", "frontier", "heatmap", "joules", "place", "priced"]
-__all__ += ["sites_of"]
+__all__ = ["choice", "data_of", "frontier", "heatmap", "joules", "place"]
+__all__ += ["priced", "sites_of"]
 
 _LAYER = re.compile(r"layers\.(\d+)\.(.*)")
 # Below this a divergence (nats per id) is float32 noise; drawn as nothing.
