@@ -22,6 +22,7 @@ from jaxnmc.chip.neurons.graded import (
   NormVecDelay,
 )
 from jaxnmc.chip.neurons.lif import LIF, LIFReset, TernaryLIF
+from jaxnmc.chip.neurons.plain import LeakyIntegrator, Threshold
 from jaxnmc.chip.neurons.product import ProdNeuron
 from jaxnmc.chip.neurons.resonate import RF, RFIzhikevich
 from jaxnmc.chip.neurons.sigma_delta import Delta, SigmaDelta
@@ -34,10 +35,12 @@ __all__ = [
   "GradedVec",
   "InvSqrt",
   "LIFReset",
+  "LeakyIntegrator",
   "NormVecDelay",
   "ProdNeuron",
   "RFIzhikevich",
   "SigmaDelta",
   "TernaryLIF",
+  "Threshold",
   "define",
 ]

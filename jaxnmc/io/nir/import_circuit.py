@@ -1,0 +1,501 @@
+"""A NIR graph as a circuit: real numbers become integers, lags become hops.
+
+Input, Output, Linear, Affine, Scale, Flatten and Delay; LIF, CubaLIF, IF and
+Threshold; LI, CubaLI and I before an Output, and LI as the current of a neuron
+that it alone feeds.  Loops, and graphs inside the graph, may occur.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jax import numpy as jnp
+
+from jaxnmc._extras import need
+from jaxnmc.chip import neurons
+from jaxnmc.chip.circuits import Circuit, Connection, Input, Population, run
+from jaxnmc.chip.circuits.engine import State
+from jaxnmc.chip.hardware import LOIHI2_FACTS
+from jaxnmc.chip.neurons.arithmetic import TOP
+from jaxnmc.chip.synapses.lava import Dense, Sparse
+from jaxnmc.errors import ConfigError
+from jaxnmc.io.nir import cells, quantise, timing
+from jaxnmc.io.nir.cells import Cell
+from jaxnmc.io.nir.export_circuit import positive
+from jaxnmc.io.nir.notes import Report
+from jaxnmc.io.nir.wiring import Wiring, flat, kind_of
+
+LONGEST = int(LOIHI2_FACTS["delay_max"].value or 0)
+FINER = quantise.FINER
+
+__all__ = ["Imported", "import_circuit"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Imported:
+  """What an import gave.
+
+  Attributes:
+    circuit: to run and place.
+    state: to start from, where the first voltages are not 0; else None.
+    lags: population -> steps by which its messages come later than NIR's.
+    outputs: Output node -> population.
+    values: population -> real value of a message of 1.
+    report: what the integers do not hold.
+  """
+
+  circuit: Circuit
+  state: State | None
+  lags: dict[str, int]
+  outputs: dict[str, str]
+  values: dict[str, float]
+  report: Report
+
+  def read(self, messages: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What the Outputs say, from the messages of a run.
+
+    Args:
+      messages: `Run.messages`, int[steps, size] by population.
+
+    Returns:
+      Output node -> [steps - lag, size], NIR's step 0 first: spikes int, sums
+      and voltages float64.
+    """
+    found = {}
+    for node, name in self.outputs.items():
+      sent = np.asarray(messages[name])[self.lags[name] :]
+      value = self.values[name]
+      found[node] = sent if value == 1.0 else sent * value
+    return found
+
+
+def import_circuit(
+  graph: Any,
+  *,
+  dt: float | None = None,
+  unit: float | None = None,
+  largest: int | Mapping[str, int] | None = None,
+) -> Imported:
+  """A graph as a circuit.
+
+  Args:
+    graph: a `nir.NIRGraph`.
+    dt: seconds of a time step; None: as the graph's metadata say, if it came
+      from `export_circuit`.
+    unit: real value of a weight of 1, of all populations; None: as the
+      metadata say, else chosen for each (`quantise`).
+    largest: the largest whole number that an Input sends, of all or by name;
+      1 (spikes) where nothing says another.
+
+  Returns:
+    The circuit, and what is not the same.
+
+  Raises:
+    MissingExtra: `nir` is not installed.
+    ConfigError: a node that cannot run here, shapes that do not agree, no
+      Input, Output or neuron, a loop without a neuron, no dt, a parameter that
+      no integer holds.
+  """
+  nir = need("nir", "nir", "NIR import")
+  if not isinstance(graph, nir.NIRGraph):
+    raise ConfigError(
+      f"NIR import: found a {type(graph).__name__}; allowed is a nir.NIRGraph"
+    )
+  said = dict((graph.metadata or {}).get("jaxnmc", {}))
+  dt = said.get("dt") if dt is None else dt
+  if dt is None:
+    raise ConfigError(
+      "NIR import: the file does not say how long a time step is; give dt in"
+      " seconds (snnTorch uses 1e-4, Norse 1e-3)"
+    )
+  unit = said.get("unit") if unit is None else unit
+  positive("dt", dt)
+  if unit is not None:
+    positive("unit", unit)
+  report = Report()
+  nodes, edges = flat(nir, graph)
+  wiring = Wiring(nodes, edges, float(dt), report)
+  if not isinstance(largest, Mapping):
+    default = {} if largest is not None else said.get("largest", {})
+    every = 1 if largest is None else largest
+    largest = {n: int(default.get(n, every)) for n in wiring.inputs}
+  largest = {n: int(largest.get(n, 1)) for n in wiring.inputs}
+  made = _Import(wiring, float(dt), unit, largest, report)
+  lags = {name: int(lag) for name, lag in said.get("lags", {}).items()}
+  return made.done(lags, bool(said.get("rested", False)))
+
+
+@dataclasses.dataclass(eq=False)
+class _Wire:
+  """A connection under construction: real weights by steps of delay."""
+
+  source: str
+  target: str
+  groups: dict[int, np.ndarray]
+
+
+class _Import:
+  """One import."""
+
+  def __init__(self, wiring: Wiring, dt, unit, largest, report: Report):
+    self.wiring, self.dt, self.unit = wiring, dt, unit
+    self.largest, self.report = largest, report
+    self.cells: dict[str, Cell] = {}
+    self.wires: list[_Wire] = []
+    self.outputs: dict[str, str] = {}
+    self.values: dict[str, float] = {}
+    self.units: dict[str, float] = {}
+
+  def done(self, start: Mapping[str, int], rested: bool) -> Imported:
+    """Neurons, wires, lags, integers."""
+    wiring = self.wiring
+    for name, node in wiring.nodes.items():
+      if kind_of(node) in cells.CELLS:
+        found = cells.cell(name, node, self.dt)
+        self.cells[name] = found.sized(int(wiring.size(name) or 0))
+    self._currents()
+    sums = self._ends()
+    if not self.cells and not sums:
+      raise ConfigError(
+        "NIR graph: nothing is between its inputs and outputs; add a Linear or"
+        " neurons"
+      )
+    for name in self.cells:
+      self._drive(name)
+    lags = self._settle(start, sums)
+    populations: dict[str, Population] = {}
+    connections: list[Connection] = []
+    for name in [*self.cells, *sums]:
+      mine = [w for w in self.wires if w.target == name]
+      neuron, unit = self._neuron(name, mine)
+      self.units[name] = unit
+      populations[name] = Population(neuron, int(self.wiring.size(name) or 0))
+      for wire in mine:
+        connections += self._connections(wire, unit)
+    circuit = Circuit(
+      populations,
+      connections,
+      {n: Input(int(wiring.size(n) or 0), m) for n, m in self.largest.items()},
+    )
+    # A circuit of ours has rested at its own step 0, not at that of the node.
+    state = None if rested else self._first_state(circuit, lags)
+    return Imported(
+      *(circuit, state, {n: lags[n] for n in populations}),
+      *(self.outputs, self.values, self.report),
+    )
+
+  def _currents(self) -> None:
+    """An LI that feeds one neuron alone is the current of that neuron."""
+    for name in list(self.cells):
+      cell, after = self.cells[name], self.wiring.after[name]
+      ends = [kind_of(self.wiring.nodes[a]) for a in after]
+      if cell.threshold is not None or set(ends) <= {"Output"}:
+        continue
+      target = self.cells.get(after[0])
+      if (
+        len(after) != 1
+        or target is None
+        or (cell.ks, target.ks) != (1.0, 1.0)
+        or self.wiring.before[after[0]] != [name]
+        or target.kind in cells.BARE
+      ):
+        raise ConfigError(
+          f"NIR node {name} ({cell.kind}): it sends its voltage to"
+          f" {', '.join(after)}; here spikes are sent, so the voltage would be"
+          " lost; allowed are an edge to an Output, or a single one to a LIF or"
+          " IF that nothing else feeds"
+        )
+      if cell.bias.any():
+        self.report.lose(
+          name, cell.kind, "v_leak of a current (the voltage has none of it)"
+        )
+      self.cells[after[0]] = dataclasses.replace(
+        target, ks=cell.km or 1.0, gain=cell.gain * target.gain
+      )
+      if not cell.km:
+        raise ConfigError(
+          f"NIR node {name} ({cell.kind}): a current without a leak never"
+          " ends; give it a time constant"
+        )
+      self.wiring.before[after[0]] = self.wiring.before[name]
+      del self.cells[name]
+
+  def _ends(self) -> list[str]:
+    """Outputs: of a population, or sums that need neurons of their own."""
+    sums = []
+    for name in self.wiring.outputs:
+      before = self.wiring.before[name]
+      if len(before) == 1 and before[0] in self.cells:
+        self.outputs[name] = before[0]
+        continue
+      self.outputs[name] = name
+      sums.append(name)
+      paths, constant = self.wiring.signal(name)
+      if constant.any():
+        self.report.lose(
+          name, "Output", "the constant that is added to what it reads"
+        )
+      self._wire(name, paths, np.ones(int(self.wiring.size(name) or 0)))
+    return sums
+
+  def _wire(self, target: str, paths, gain: np.ndarray) -> None:
+    for path in paths:
+      source = self.cells.get(path.source)
+      if source is not None and source.threshold is None:
+        raise ConfigError(
+          f"NIR node {path.source} ({source.kind}): it sends its voltage to"
+          f" {target}; here spikes are sent, so the voltage would be lost;"
+          " allowed is an edge to an Output"
+        )
+      groups = {d: gain[:, None] * m for d, m in path.groups.items()}
+      self.wires.append(_Wire(path.source, target, groups))
+
+  def _drive(self, name: str) -> None:
+    """What comes into a population."""
+    cell = self.cells[name]
+    paths: list = []
+    constant = np.zeros(len(cell.gain))
+    for source in self.wiring.before[name]:
+      more, c = self.wiring.signal(source)
+      paths += more
+      constant = constant + c
+    if cell.kind in cells.BARE and cell.threshold is not None:
+      cell = dataclasses.replace(cell, threshold=cell.threshold - constant)
+    elif constant.any():
+      if cell.ks < 1.0:
+        self.report.lose(
+          name,
+          cell.kind,
+          "the constant of an Affine goes through the current there and fills"
+          " it step by step; here it is a bias, full from the first step",
+        )
+      bias = cell.bias + cell.gain * constant / cell.ks
+      cell = dataclasses.replace(cell, bias=bias)
+    self.cells[name] = self._level(cell)
+    self._wire(name, paths, self.cells[name].gain)
+
+  def _level(self, cell: Cell) -> Cell:
+    """With one threshold for all: v counts in shares of it."""
+    if cell.threshold is None or not np.ptp(cell.threshold):
+      return cell
+    if cell.kind in cells.BARE or (cell.threshold <= 0).any():
+      raise ConfigError(
+        f"NIR node {cell.name} ({cell.kind}): thresholds run from"
+        f" {cell.threshold.min():g} to {cell.threshold.max():g}; a population"
+        " has one, so the differences would be lost; use a node for each value"
+      )
+    top = cell.threshold.max()
+    share = top / cell.threshold
+    self.report.tell(
+      cell.name, cell.kind, "different thresholds are factors of the weights"
+    )
+    return dataclasses.replace(
+      cell,
+      gain=cell.gain * share,
+      bias=cell.bias * share,
+      start=cell.start * share,
+      threshold=np.full_like(share, top),
+    )
+
+  def _settle(self, start: Mapping[str, int], sums) -> dict[str, int]:
+    """Lags; the groups of wires become steps of delay here."""
+    for wire in self.wires:
+      if not wire.groups:
+        zero = np.zeros(
+          (self.wiring.size(wire.target), self.wiring.size(wire.source))
+        )
+        wire.groups = {0: zero}
+    at_once = [(w.source, w.target) for w in self.wires if 0 in w.groups]
+    loops = timing.closing(sorted(self.wiring.inputs), at_once)
+    for wire in self.wires:
+      if (wire.source, wire.target) in loops:
+        wire.groups = _at_least(wire.groups, 1)
+    names = [*self.wiring.inputs, *self.cells, *sums]
+    steps = {
+      k: (w.source, w.target, min(w.groups)) for k, w in enumerate(self.wires)
+    }
+    start = {n: s for n, s in start.items() if n in names}
+    lags, raised = timing.lags_here(names, steps, start)
+    for k, wire in enumerate(self.wires):
+      if k in raised:
+        self.report.lose(
+          f"{wire.source} -> {wire.target}",
+          "loop",
+          f"it takes {raised[k]} steps here, there {min(wire.groups)}: a loop"
+          " has a step for each of its hops",
+        )
+        wire.groups = _at_least(wire.groups, raised[k])
+      shift = lags[wire.target] - lags[wire.source] - 1
+      wire.groups = {s + shift: m for s, m in sorted(wire.groups.items())}
+      if max(wire.groups) > LONGEST:
+        raise ConfigError(
+          f"NIR graph: what {wire.source} sends has to wait"
+          f" {max(wire.groups)} steps for {wire.target}; allowed are {LONGEST}"
+        )
+    for name in [*self.cells, *sums]:
+      if lags[name]:
+        self.report.tell(
+          name, "lag", f"its messages come {lags[name]} steps later here"
+        )
+    return lags
+
+  def _reach(self, wires: list[_Wire]) -> float:
+    """The largest |gain x| that wires bring in a step."""
+    total = 0.0
+    for wire in wires:
+      rows = sum(np.abs(m).sum(1) for m in wire.groups.values())
+      total += float(np.max(rows)) * self.largest.get(wire.source, 1)
+    return total
+
+  def _neuron(self, name: str, wires: list[_Wire]):
+    """(the neuron, the unit of its population)."""
+    cell = self.cells.get(name)
+    if cell is None or cell.kind in cells.BARE:
+      peaks = [max(np.abs(m).max() for m in w.groups.values()) for w in wires]
+      least = min((p for p in peaks if p), default=0.0)
+      unit = self.unit or quantise.power_of_two(least / 254)
+      if cell is None or cell.threshold is None:
+        self.values[name] = unit
+        return neurons.GradedVec(vth=0), unit
+      self.values[name] = 1.0
+      # Sums are whole, so that a threshold between two is the lower one.
+      return neurons.Threshold(vth=int(cell.threshold[0] // unit)), unit
+    reach = self._reach(wires)
+    unit = self.unit or quantise.unit_of(cell, reach)
+    if reach / cell.ks / unit > quantise.CURRENT:
+      self.report.lose(
+        name,
+        cell.kind,
+        "a current of more than 24 bits wraps; a larger unit rules it out",
+      )
+    du, dv = quantise.decays(cell)
+    self._off(name, cell.kind, "the decay of the current", cell.ks, (du + 1))
+    self._off(name, cell.kind, "the decay of the voltage", cell.km, dv)
+    mant, exp, held = quantise.bias_words(cell.bias, unit)
+    worst = float(np.abs(held - cell.bias).max(initial=0))
+    if worst > 1e-9 * float(np.abs(cell.bias).max(initial=0)):
+      self.report.lose(
+        name, cell.kind, f"the bias is rounded, by up to {worst:.3g}"
+      )
+    same = not np.ptp(mant) and not np.ptp(exp)
+    words: dict[str, Any] = {
+      "du": du,
+      "dv": dv,
+      "bias_mant": int(mant[0]) if same else tuple(mant.tolist()),
+      "bias_exp": int(exp[0]) if same else tuple(exp.tolist()),
+    }
+    if cell.threshold is None:
+      self.values[name] = unit / FINER
+      return neurons.LeakyIntegrator(**words), unit
+    self.values[name] = 1.0
+    exact = float(cell.threshold[0]) / unit
+    vth = int(np.rint(exact))
+    if vth > 2**17 - 1:
+      raise ConfigError(
+        f"NIR node {name} ({cell.kind}): the threshold is {vth} units of"
+        f" {unit:g}; allowed are {2**17 - 1}; give a larger unit, or none"
+      )
+    if abs(exact - vth) > 1e-9 * max(exact, 1.0):
+      self.report.lose(
+        name,
+        cell.kind,
+        f"the threshold is {vth * unit:g} instead of {exact * unit:g}",
+      )
+    return neurons.LIF(vth=vth, **words), unit
+
+  def _off(self, name, kind, what: str, real: float, whole: int) -> None:
+    if abs(real - whole / quantise.ONE) > 1e-9:
+      self.report.lose(
+        name, kind, f"{what} is {whole}/{quantise.ONE} instead of {real:.6g}"
+      )
+
+  def _connections(self, wire: _Wire, unit: float) -> list[Connection]:
+    """Synapses of a wire: one connection if each weight has one delay."""
+    delays = sorted(wire.groups)
+    stack = np.stack([wire.groups[d] for d in delays]) / unit
+    used = (stack != 0).sum(0)
+    if used.max() > 1:
+      parts = [
+        _Wire(wire.source, wire.target, {d: wire.groups[d]}) for d in delays
+      ]
+      return [c for part in parts for c in self._connections(part, unit)]
+    label = f"{wire.source} -> {wire.target}"
+    whole, exp = quantise.matrix(stack)
+    if exp > 31:
+      raise ConfigError(
+        f"NIR connection {label}: its largest weight is"
+        f" {np.abs(stack).max() * unit:g}, {2.0**exp:g} units of {unit:g} and"
+        " more; give a larger unit, or none"
+      )
+    error = np.abs(stack - whole * 2.0**exp)
+    top = np.abs(stack).max()
+    off = error > 1e-9 * top
+    if off.any():
+      self.report.lose(
+        label,
+        "weights",
+        f"{int(off.sum())} of {used.size} are rounded, by up to"
+        f" {error.max() * unit:.3g} ({error.max() / top:.2%} of the largest)",
+      )
+    most = self.largest.get(wire.source, 1)
+    rule = {
+      "weight_exp": exp,
+      "num_message_bits": most.bit_length() + 1 if most > 1 else 0,
+    }
+    mantissas = whole.sum(0)
+    if delays == [0] or not mantissas.any():
+      synapse: Dense | Sparse = Dense.of(mantissas, **rule)
+    else:
+      steps = np.tensordot(np.array(delays), (whole != 0).astype(int), 1)
+      synapse = Sparse.from_dense(mantissas, steps, **rule)
+    return [Connection(wire.source, wire.target, synapse)]
+
+  def _first_state(self, circuit: Circuit, lags) -> State | None:
+    """Voltages from which, with no input, a bias leads to the node's first.
+
+    In the steps of its lag a population gets nothing, but has its bias.
+    """
+    first: dict[str, np.ndarray] = {}
+    for name, cell in self.cells.items():
+      neuron: Any = circuit.populations[name].neuron
+      if cell.kind in cells.BARE:
+        continue
+      unit = self.units[name]
+      v = np.rint(cell.start * FINER / unit).astype(np.int64)
+      bias = np.broadcast_to(neuron.bias, v.shape).astype(np.int64)
+      keeps = quantise.ONE - neuron.dv
+      top = neuron.vth << 6 if cell.threshold is not None else TOP
+      good = True
+      for _ in range(lags[name] if bias.any() or v.any() else 0):
+        good &= bool((v <= top).all())
+        v = v - bias
+        v = np.sign(v) * -(-np.abs(v) * quantise.ONE // keeps)
+        good &= bool((np.abs(v) <= TOP).all())
+      if not good:
+        self.report.lose(
+          name,
+          cell.kind,
+          f"its bias acts {lags[name]} steps before what is step 0 there, and"
+          " no first voltage makes up for it",
+        )
+      elif v.any():
+        first[name] = v.astype(np.int32)
+    if not first:
+      return None
+    state = run(circuit).zero_state()
+    names = list(circuit.populations)
+    inner = list(state.neurons)
+    for name, v in first.items():
+      i = names.index(name)
+      inner[i] = dataclasses.replace(inner[i], v=jnp.asarray(v))
+    return State(state.buffers, tuple(inner))
+
+
+def _at_least(groups: dict[int, np.ndarray], least: int):
+  """Groups of fewer steps join that of `least`."""
+  joined: dict[int, np.ndarray] = {}
+  for s, m in groups.items():
+    at = max(s, least)
+    joined[at] = joined[at] + m if at in joined else m
+  return joined
