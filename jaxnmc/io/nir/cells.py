@@ -58,10 +58,16 @@ class Cell:
 
   def sized(self, n: int) -> "Cell":
     """With arrays of n, where the node's parameters are single numbers."""
-    wide = lambda x: None if x is None else np.broadcast_to(x, n).copy()
-    fields = ("gain", "bias", "threshold", "start")
-    arrays = {f: wide(getattr(self, f)) for f in fields}
-    return dataclasses.replace(self, size=n, **arrays)
+    wide = lambda x: np.broadcast_to(x, n).copy()
+    threshold = self.threshold
+    return dataclasses.replace(
+      self,
+      size=n,
+      gain=wide(self.gain),
+      bias=wide(self.bias),
+      threshold=None if threshold is None else wide(threshold),
+      start=wide(self.start),
+    )
 
 
 def cell(name: str, node: Any, dt: float) -> Cell:
@@ -103,10 +109,10 @@ def cell(name: str, node: Any, dt: float) -> Cell:
     return min(1.0, dt / float(tau[0]))
 
   if kind in BARE:
-    threshold = get("threshold")
-    one, zero = np.ones_like(threshold), np.zeros_like(threshold)
-    size = threshold.size if np.shape(node.threshold) else None
-    return Cell(name, kind, size, 1.0, 1.0, one, zero, threshold, zero)
+    level = get("threshold")
+    one, zero = np.ones_like(level), np.zeros_like(level)
+    size = level.size if np.shape(node.threshold) else None
+    return Cell(name, kind, size, 1.0, 1.0, one, zero, level, zero)
   gain, size = get("r"), np.size(node.r)
   ks, km = 1.0, 0.0
   rest = np.zeros_like(gain)

@@ -88,7 +88,7 @@ class _Export:
         continue
       self.cut.add(node.id)
       what = _LOST.get(node.op, "what it computes")
-      self.report.lose(label(node), node.op, f"{what}; an Input stands for it")
+      self.report.lose(label(node), node.op, what)
     for old, new in self.graph.bind.items():
       if nodes[new].op != "const":
         self.to.edges.append((self._value(new), self.sent[old]))

@@ -302,9 +302,8 @@ class _Import:
     """Lags; the groups of wires become steps of delay here."""
     for wire in self.wires:
       if not wire.groups:
-        zero = np.zeros(
-          (self.wiring.size(wire.target), self.wiring.size(wire.source))
-        )
+        ends = wire.target, wire.source
+        zero = np.zeros([int(self.wiring.size(n) or 0) for n in ends])
         wire.groups = {0: zero}
     at_once = [(w.source, w.target) for w in self.wires if 0 in w.groups]
     loops = timing.closing(sorted(self.wiring.inputs), at_once)
@@ -439,7 +438,7 @@ class _Import:
         f" {error.max() * unit:.3g} ({error.max() / top:.2%} of the largest)",
       )
     most = self.largest.get(wire.source, 1)
-    rule = {
+    rule: dict[str, Any] = {
       "weight_exp": exp,
       "num_message_bits": most.bit_length() + 1 if most > 1 else 0,
     }

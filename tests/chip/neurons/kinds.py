@@ -85,6 +85,17 @@ KINDS = {
     (2**18,),
     BIAS,
   ),
+  "LeakyIntegrator": Kind(
+    neurons.LeakyIntegrator,
+    rules.integrator,
+    LEAK,
+    (2**18,),
+    BIAS,
+    (2**23, TOP),
+  ),
+  "Threshold": Kind(
+    neurons.Threshold, rules.threshold, {"vth": ints(WORD - 1)}, (WORD,)
+  ),
   "RF": Kind(neurons.RF, rules.rf, RF | VTH, (WORD, WORD), (), (TOP, TOP)),
   "RFIzhikevich": Kind(
     neurons.RFIzhikevich,

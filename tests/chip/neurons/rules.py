@@ -35,6 +35,15 @@ def lif(state, inputs, *, vth, **leaky):
   return (u, 0 if s else v), s
 
 
+def integrator(state, inputs, **leaky):
+  u, v = leak(*state, *inputs, **leaky)
+  return (u, v), v
+
+
+def threshold(state, inputs, *, vth):
+  return state, int(inputs[0] > vth)
+
+
 def ternary_lif(state, inputs, *, vth_hi, vth_lo, **leaky):
   u, v = leak(*state, *inputs, **leaky)
   s = 1 if v > vth_hi * 64 else -1 if v < vth_lo * 64 else 0

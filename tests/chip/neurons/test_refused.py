@@ -36,6 +36,8 @@ OUTSIDE = [
   (n.TernaryLIF, {"vth_hi": -11}, "vth_lo is -10", "at most vth_hi = -11"),
   (n.LIFReset, {"reset_interval": 0}, "reset_interval is 0", "1 to 2147483647"),
   (n.LIFReset, {"reset_offset": -1}, "reset_offset is -1", "0 to 2147483647"),
+  (n.Threshold, {"vth": 2**31 - 1}, "vth is 2147483647", "to 2147483646"),
+  (n.LeakyIntegrator, {"dv": 4096}, "dv is 4096", "0 to 4095"),
   (n.RF, {"sin_decay": 4097, "cos_decay": 0}, "sin_decay is 4097", "-4096 to"),
   (n.RF, {"sin_decay": 0, "cos_decay": -4097}, "cos_decay is -4097", "to 4096"),
   (
