@@ -18,12 +18,12 @@ EXP = 5  # of weights, which are even
 KINDS = {
   "LIF": neurons.LIF(du=4095, dv=2048, vth=2300),
   "CubaLIF": neurons.LIF(du=2047, dv=2048, vth=3000),
-  "IF": neurons.LIF(du=4095, dv=0, vth=15 * 2**8),
+  "IF": neurons.LIF(du=4095, dv=0, vth=11 * 2**8),
   "IF with a current": neurons.LIF(du=2047, dv=0, vth=6000),
 }
 
 
-def dense(rng, out, n, low=-50, high=120, exp=EXP):
+def dense(rng, out, n, low=-75, high=90, exp=EXP):
   """Random even weights of both signs."""
   weights = 2 * rng.integers(low, high, (out, n))
   weights[0, 0], weights[-1, -1] = 100, -60
@@ -48,7 +48,7 @@ def layers(neuron, rng, loop=False, last=None) -> Circuit:
 def tangle(rng) -> Circuit:
   """Delays, a way round a layer, a loop of two populations."""
   neuron = KINDS["LIF"]
-  weights = 2 * rng.integers(-60, 120, (6, 8))
+  weights = 2 * rng.integers(-70, 90, (6, 8))
   delays = rng.integers(0, 4, (6, 8))
   return Circuit(
     {n: Population(neuron, 6 if n != "a" else 8) for n in "abc"},

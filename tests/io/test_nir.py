@@ -12,11 +12,10 @@ from jaxnmc.errors import ConfigError
 from jaxnmc.io import nir
 from jaxnmc.io.nir import timing
 from jaxnmc.kernels import walk
-
-pytest.importorskip("nir", reason="the extra nir is not installed")
-
 from tests.io import nir_circuits as make
 from tests.io import nir_numpy
+
+pytest.importorskip("nir", reason="the extra nir is not installed")
 
 
 def by_delay(connection):
