@@ -108,6 +108,7 @@ def test_a_round_trip_through_a_file_keeps_every_integer(tmp_path):
         neurons.LIF(**leaky, bias_mant=(4095, -3, 0), bias_exp=(7, 0, 5)),
         3,
       ),
+      "d": Population(neurons.Threshold(vth=37), 3),
     },
     [
       Connection("in", "a 1/x", Dense.of(rng.integers(-99, 250, (8, 5)))),
@@ -119,6 +120,7 @@ def test_a_round_trip_through_a_file_keeps_every_integer(tmp_path):
       ),
       Connection("b", "b", Dense.of(rng.integers(-256, 1, (6, 6)))),
       Connection("b", "c", Dense.of(rng.integers(-50, 50, (3, 6)))),
+      Connection("b", "d", Dense.of(rng.integers(-50, 50, (3, 6)))),
       Connection("c", "a 1/x", Dense.of(rng.integers(-50, 50, (8, 3)))),
     ],
     {"in": Input(5, largest=9)},
@@ -136,6 +138,9 @@ def test_a_round_trip_through_a_file_keeps_every_integer(tmp_path):
     for name, population in circuit.populations.items():
       old = population.neuron
       new = back.circuit.populations[exported.names[name]].neuron
+      if name == "d":
+        assert old == new
+        continue
       assert (old.du, old.dv, old.vth) == (new.du, new.dv, new.vth)
       n = population.size
       for neuron in (old, new):

@@ -192,6 +192,17 @@ def test_what_is_rounded_is_told():
   assert neuron.vth == round(1.017 / quantise.power_of_two(exact))
 
 
+def test_what_nothing_reads_is_told():
+  graph = edited(edges(("n1", "end")))
+  graph.nodes["end"] = N.Linear(np.ones((2, 3)))
+  graph.edges.append(("in", "n0"))
+  report = nir.import_circuit(graph, dt=DT).report
+  assert [str(n) for n in report.lost] == [
+    "end (Linear): no edge leads from it; it is left out"
+  ]
+  assert "in -> n0 (edge): given twice, counted once" in map(str, report.rules)
+
+
 @pytest.mark.parametrize("x", [2.0**-3, 1.0, 2.0**40, 0.3, 5.0, 1e-9])
 def test_power_of_two(x):
   found = quantise.power_of_two(x)
@@ -258,7 +269,7 @@ REFUSED = {
       *(N.Linear(np.ones((5, 5))), N.Linear(np.ones((5, 5))), lif(5)),
       n_out=5,
     ),
-    r"loop n\d -> n\d -> n\d has no neuron in it",
+    r"loop that the edge n1 -> n0 closes has no neuron in it",
   ),
   "tau below dt": (chain(ONES, lif(tau=DT / 2)), r"tau is .*less than a step"),
   "different tau": (
@@ -310,6 +321,8 @@ def test_a_step_must_be_known_and_a_unit_must_hold_the_numbers():
     nir.import_circuit(graph, dt=DT, unit=1e-6)
   with pytest.raises(ConfigError, match="largest weight is 1, .* units of"):
     nir.import_circuit(chain(ONES), dt=DT, unit=1e-13)
+  with pytest.raises(ConfigError, match="largest names drive; .*inputs in"):
+    nir.import_circuit(graph, dt=DT, largest={"drive": 3})
   with pytest.raises(ConfigError, match="found a LIF; allowed is a nir"):
     nir.import_circuit(lif(), dt=DT)
 

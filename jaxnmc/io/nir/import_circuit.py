@@ -6,6 +6,7 @@ that it alone feeds.  Loops, and graphs inside the graph, may occur.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -116,6 +117,12 @@ def import_circuit(
   report = Report()
   nodes, edges = flat(nir, graph)
   wiring = Wiring(nodes, edges, float(dt), report)
+  unknown = set(largest if isinstance(largest, Mapping) else ())
+  if unknown - set(wiring.inputs):
+    raise ConfigError(
+      f"NIR import: largest names {', '.join(sorted(unknown))}; allowed are the"
+      f" inputs {', '.join(wiring.inputs)}"
+    )
   if not isinstance(largest, Mapping):
     default = {} if largest is not None else said.get("largest", {})
     every = 1 if largest is None else largest
@@ -358,8 +365,7 @@ class _Import:
         self.values[name] = unit
         return neurons.GradedVec(vth=0), unit
       self.values[name] = 1.0
-      # Sums are whole, so that a threshold between two is the lower one.
-      return neurons.Threshold(vth=int(cell.threshold[0] // unit)), unit
+      return neurons.Threshold(vth=_below(cell.threshold[0] / unit)), unit
     reach = self._reach(wires)
     unit = self.unit or quantise.unit_of(cell, reach)
     if reach / cell.ks / unit > quantise.CURRENT:
@@ -489,6 +495,12 @@ class _Import:
       i = names.index(name)
       inner[i] = dataclasses.replace(inner[i], v=jnp.asarray(v))
     return State(state.buffers, tuple(inner))
+
+
+def _below(x: float) -> int:
+  """The largest whole number up to x: sums are whole, so it is as good."""
+  near = round(x)
+  return near if abs(x - near) <= 1e-9 * max(1.0, abs(x)) else math.floor(x)
 
 
 def _at_least(groups: dict[int, np.ndarray], least: int):

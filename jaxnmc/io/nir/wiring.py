@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxnmc.errors import ConfigError
+from jaxnmc.io.nir import timing
 from jaxnmc.io.nir.cells import CELLS
 from jaxnmc.io.nir.notes import Report
 
@@ -105,6 +106,8 @@ class Wiring:
     self.before: dict[str, list[str]] = {name: [] for name in nodes}
     self.after: dict[str, list[str]] = {name: [] for name in nodes}
     for a, b in dict.fromkeys(edges):
+      if edges.count((a, b)) > 1:
+        report.tell(f"{a} -> {b}", "edge", "given twice, counted once")
       self.before[b].append(a)
       self.after[a].append(b)
     for name, node in nodes.items():
@@ -118,8 +121,10 @@ class Wiring:
     self.inputs = self._ends("Input")
     self.outputs = self._ends("Output")
     self._sizes: dict[str, int | None] = {}
+    self._signals: dict[str, tuple[list[Path], np.ndarray]] = {}
     for name in nodes:
       self._check(name)
+    self._loops()
 
   def _ends(self, kind: str) -> list[str]:
     found = [n for n, node in self.nodes.items() if kind_of(node) == kind]
@@ -203,27 +208,39 @@ class Wiring:
         " node out"
       )
 
-  def signal(self, name: str, *above: str) -> tuple[list[Path], np.ndarray]:
+  def _loops(self) -> None:
+    """Refuses loops of linear nodes, tells of those that nothing reads."""
+    linear = [n for n, x in self.nodes.items() if kind_of(x) in LINEAR]
+    inside = {(a, b) for b in linear for a in self.before[b] if a in linear}
+    for a, b in sorted(timing.closing([], inside)):
+      raise ConfigError(
+        f"NIR graph: the loop that the edge {a} -> {b} closes has no neuron in"
+        " it, so nothing ends it; put a node of neurons into it"
+      )
+    for name in linear:
+      if not self.after[name]:
+        kind = kind_of(self.nodes[name])
+        self.report.lose(name, kind, "no edge leads from it; it is left out")
+
+  def signal(self, name: str) -> tuple[list[Path], np.ndarray]:
     """What a node sends: (paths from its sources, a constant float[n]).
 
     Raises:
-      ConfigError: a loop without a neuron, values that are not finite, a
-        delay below 0.
+      ConfigError: values that are not finite, a delay below 0.
     """
+    if name not in self._signals:
+      self._signals[name] = self._signal(name)
+    return self._signals[name]
+
+  def _signal(self, name: str) -> tuple[list[Path], np.ndarray]:
     node, n = self.nodes[name], int(self.size(name) or 0)
     kind = kind_of(node)
     if kind in (*CELLS, "Input"):
       return [Path(name, {0: np.eye(n)})], np.zeros(n)
-    if name in above:
-      loop = [*reversed(above[: above.index(name) + 1]), name]
-      raise ConfigError(
-        f"NIR graph: the loop {' -> '.join(loop)} has no neuron in it, so"
-        " nothing ends it; put a node of neurons into it"
-      )
     paths: list[Path] = []
     constant: np.ndarray = np.zeros(int(self.size(self.before[name][0]) or 0))
     for source in self.before[name]:
-      more, c = self.signal(source, name, *above)
+      more, c = self.signal(source)
       paths += more
       constant = constant + c
     if kind in ("Flatten", "Output"):
