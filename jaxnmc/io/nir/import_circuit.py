@@ -6,7 +6,6 @@ that it alone feeds.  Loops, and graphs inside the graph, may occur.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,16 +13,15 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc._extras import need
-from jaxnmc.chip import neurons
 from jaxnmc.chip.circuits import Circuit, Connection, Input, Population, run
 from jaxnmc.chip.circuits.engine import State
 from jaxnmc.chip.hardware import LOIHI2_FACTS
 from jaxnmc.chip.neurons.arithmetic import TOP
-from jaxnmc.chip.synapses.lava import Dense, Sparse
 from jaxnmc.errors import ConfigError
 from jaxnmc.io.nir import cells, quantise, timing
 from jaxnmc.io.nir.cells import Cell
 from jaxnmc.io.nir.export_circuit import positive
+from jaxnmc.io.nir.integers import Integers, Wire
 from jaxnmc.io.nir.notes import Report
 from jaxnmc.io.nir.wiring import Wiring, flat, kind_of
 
@@ -60,8 +58,8 @@ class Imported:
       messages: `Run.messages`, int[steps, size] by population.
 
     Returns:
-      Output node -> [steps - lag, size], NIR's step 0 first: spikes int, sums
-      and voltages float64.
+      Output node -> [steps - lag, size], NIR's step 0 first: messages times the
+      real value of a message of 1, which for spikes is 1.
     """
     found = {}
     for node, name in self.outputs.items():
@@ -133,23 +131,15 @@ def import_circuit(
   return made.done(lags, bool(said.get("rested", False)))
 
 
-@dataclasses.dataclass(eq=False)
-class _Wire:
-  """A connection under construction: real weights by steps of delay."""
-
-  source: str
-  target: str
-  groups: dict[int, np.ndarray]
-
-
 class _Import:
   """One import."""
 
   def __init__(self, wiring: Wiring, dt, unit, largest, report: Report):
-    self.wiring, self.dt, self.unit = wiring, dt, unit
+    self.wiring, self.dt = wiring, dt
     self.largest, self.report = largest, report
+    self.integers = Integers(unit, largest, report)
     self.cells: dict[str, Cell] = {}
-    self.wires: list[_Wire] = []
+    self.wires: list[Wire] = []
     self.outputs: dict[str, str] = {}
     self.values: dict[str, float] = {}
     self.units: dict[str, float] = {}
@@ -175,11 +165,12 @@ class _Import:
     connections: list[Connection] = []
     for name in [*self.cells, *sums]:
       mine = [w for w in self.wires if w.target == name]
-      neuron, unit = self._neuron(name, mine)
-      self.units[name] = unit
+      cell = self.cells.get(name)
+      neuron, unit, value = self.integers.neuron(name, cell, mine)
+      self.units[name], self.values[name] = unit, value
       populations[name] = Population(neuron, int(self.wiring.size(name) or 0))
       for wire in mine:
-        connections += self._connections(wire, unit)
+        connections += self.integers.connections(wire, unit)
     circuit = Circuit(
       populations,
       connections,
@@ -256,7 +247,7 @@ class _Import:
           " allowed is an edge to an Output"
         )
       groups = {d: gain[:, None] * m for d, m in path.groups.items()}
-      self.wires.append(_Wire(path.source, target, groups))
+      self.wires.append(Wire(path.source, target, groups))
 
   def _drive(self, name: str) -> None:
     """What comes into a population."""
@@ -346,116 +337,6 @@ class _Import:
         )
     return lags
 
-  def _reach(self, wires: list[_Wire]) -> float:
-    """The largest |gain x| that wires bring in a step."""
-    total = 0.0
-    for wire in wires:
-      rows = sum(np.abs(m).sum(1) for m in wire.groups.values())
-      total += float(np.max(rows)) * self.largest.get(wire.source, 1)
-    return total
-
-  def _neuron(self, name: str, wires: list[_Wire]):
-    """(the neuron, the unit of its population)."""
-    cell = self.cells.get(name)
-    if cell is None or cell.kind in cells.BARE:
-      peaks = [max(np.abs(m).max() for m in w.groups.values()) for w in wires]
-      least = min((p for p in peaks if p), default=0.0)
-      unit = self.unit or quantise.power_of_two(least / 254)
-      if cell is None or cell.threshold is None:
-        self.values[name] = unit
-        return neurons.GradedVec(vth=0), unit
-      self.values[name] = 1.0
-      return neurons.Threshold(vth=_below(cell.threshold[0] / unit)), unit
-    reach = self._reach(wires)
-    unit = self.unit or quantise.unit_of(cell, reach)
-    if reach / cell.ks / unit > quantise.CURRENT:
-      self.report.lose(
-        name,
-        cell.kind,
-        "a current of more than 24 bits wraps; a larger unit rules it out",
-      )
-    du, dv = quantise.decays(cell)
-    self._off(name, cell.kind, "the decay of the current", cell.ks, (du + 1))
-    self._off(name, cell.kind, "the decay of the voltage", cell.km, dv)
-    mant, exp, held = quantise.bias_words(cell.bias, unit)
-    worst = float(np.abs(held - cell.bias).max(initial=0))
-    if worst > 1e-9 * float(np.abs(cell.bias).max(initial=0)):
-      self.report.lose(
-        name, cell.kind, f"the bias is rounded, by up to {worst:.3g}"
-      )
-    same = not np.ptp(mant) and not np.ptp(exp)
-    words: dict[str, Any] = {
-      "du": du,
-      "dv": dv,
-      "bias_mant": int(mant[0]) if same else tuple(mant.tolist()),
-      "bias_exp": int(exp[0]) if same else tuple(exp.tolist()),
-    }
-    if cell.threshold is None:
-      self.values[name] = unit / FINER
-      return neurons.LeakyIntegrator(**words), unit
-    self.values[name] = 1.0
-    exact = float(cell.threshold[0]) / unit
-    vth = int(np.rint(exact))
-    if vth > 2**17 - 1:
-      raise ConfigError(
-        f"NIR node {name} ({cell.kind}): the threshold is {vth} units of"
-        f" {unit:g}; allowed are {2**17 - 1}; give a larger unit, or none"
-      )
-    if abs(exact - vth) > 1e-9 * max(exact, 1.0):
-      self.report.lose(
-        name,
-        cell.kind,
-        f"the threshold is {vth * unit:g} instead of {exact * unit:g}",
-      )
-    return neurons.LIF(vth=vth, **words), unit
-
-  def _off(self, name, kind, what: str, real: float, whole: int) -> None:
-    if abs(real - whole / quantise.ONE) > 1e-9:
-      self.report.lose(
-        name, kind, f"{what} is {whole}/{quantise.ONE} instead of {real:.6g}"
-      )
-
-  def _connections(self, wire: _Wire, unit: float) -> list[Connection]:
-    """Synapses of a wire: one connection if each weight has one delay."""
-    delays = sorted(wire.groups)
-    stack = np.stack([wire.groups[d] for d in delays]) / unit
-    used = (stack != 0).sum(0)
-    if used.max() > 1:
-      parts = [
-        _Wire(wire.source, wire.target, {d: wire.groups[d]}) for d in delays
-      ]
-      return [c for part in parts for c in self._connections(part, unit)]
-    label = f"{wire.source} -> {wire.target}"
-    whole, exp = quantise.matrix(stack)
-    if exp > 31:
-      raise ConfigError(
-        f"NIR connection {label}: its largest weight is"
-        f" {np.abs(stack).max() * unit:g}, {2.0**exp:g} units of {unit:g} and"
-        " more; give a larger unit, or none"
-      )
-    error = np.abs(stack - whole * 2.0**exp)
-    top = np.abs(stack).max()
-    off = error > 1e-9 * top
-    if off.any():
-      self.report.lose(
-        label,
-        "weights",
-        f"{int(off.sum())} of {used.size} are rounded, by up to"
-        f" {error.max() * unit:.3g} ({error.max() / top:.2%} of the largest)",
-      )
-    most = self.largest.get(wire.source, 1)
-    rule: dict[str, Any] = {
-      "weight_exp": exp,
-      "num_message_bits": most.bit_length() + 1 if most > 1 else 0,
-    }
-    mantissas = whole.sum(0)
-    if delays == [0] or not mantissas.any():
-      synapse: Dense | Sparse = Dense.of(mantissas, **rule)
-    else:
-      steps = np.tensordot(np.array(delays), (whole != 0).astype(int), 1)
-      synapse = Sparse.from_dense(mantissas, steps, **rule)
-    return [Connection(wire.source, wire.target, synapse)]
-
   def _first_state(self, circuit: Circuit, lags) -> State | None:
     """Voltages from which, with no input, a bias leads to the node's first.
 
@@ -495,12 +376,6 @@ class _Import:
       i = names.index(name)
       inner[i] = dataclasses.replace(inner[i], v=jnp.asarray(v))
     return State(state.buffers, tuple(inner))
-
-
-def _below(x: float) -> int:
-  """The largest whole number up to x: sums are whole, so it is as good."""
-  near = round(x)
-  return near if abs(x - near) <= 1e-9 * max(1.0, abs(x)) else math.floor(x)
 
 
 def _at_least(groups: dict[int, np.ndarray], least: int):
