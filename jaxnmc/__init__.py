@@ -7,6 +7,7 @@ interpreter:
     calibrate(fn)           which range does each site take?
     fake_quant(fn, plan)    what does a number format cost? float, trainable
     fixed(fn, plan)         which integers does the chip compute?
+    spiking(fn, plan)       the same activations as spikes over ticks
     record(fn, plan, qp)    which nodes, sites and states is it?
     loihi(fn, plan, placement)   the same integers, on cores, with counters
 """
@@ -22,6 +23,7 @@ from jaxnmc.models.model import Model
 from jaxnmc.ops.record import record
 from jaxnmc.ops.transform import fake_quant, fixed, reference
 from jaxnmc.quantize import calibrate, plan, quantize_params
+from jaxnmc.spike.interpreter import spiking
 
 __all__ = [
   "Model",
@@ -41,4 +43,5 @@ __all__ = [
   "quantize_params",
   "record",
   "reference",
+  "spiking",
 ]

@@ -7,6 +7,8 @@ from jaxnmc._version import __version__
 from jaxnmc.errors import UserError
 
 BACKENDS = ("float", "fake_quant", "fixed", "spiking", "loihi")
+# Spike codes: `jaxnmc.spike.interpreter`.
+CODES = ("bitwise", "twos", "unary")
 INTERPRETERS = ("float", "fake_quant", "fixed", "graph")
 PRESETS = ("FP16", "PT", "W8", "A8", "A16", "W8A8", "W8A16")
 ENGINES = ("functional", "stepped")
@@ -75,6 +77,7 @@ def build() -> argparse.ArgumentParser:
   run.add_argument("--prompt", required=True, help="text to continue")
   _backend(run)
   _engine(run)
+  _spikes(run)
   _number(run, "tokens", 64, "most tokens to write")
   _number(run, "chips", None, "chips to place it on (default: as few as do)")
   run.add_argument(
@@ -111,6 +114,7 @@ def build() -> argparse.ArgumentParser:
   _evaluating(evaluate)
   _backend(evaluate)
   _engine(evaluate)
+  _spikes(evaluate)
   _number(evaluate, "chips", None, "chips to place it on (backend loihi)")
   _calibrate(evaluate)
 
@@ -429,6 +433,21 @@ def _engine(command, default: str | None = None) -> None:
     default=default,
     help="of backend loihi: whole prompts at a time, or the placed network"
     f" step by step (default: {default or ENGINES[0]})",
+  )
+
+
+def _spikes(command) -> None:
+  _number(
+    command,
+    "ticks",
+    None,
+    "of backend spiking: ticks of every value (default: as many as it needs)",
+  )
+  command.add_argument(
+    "--code",
+    choices=CODES,
+    help="of backend spiking: bits of the magnitude with its sign, two's"
+    " complement, or as many spikes as the number (default: bitwise)",
   )
 
 

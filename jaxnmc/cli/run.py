@@ -13,7 +13,10 @@ from jaxnmc.io.tokenizer import stream_decoder
 from jaxnmc.models.generate import Generated, Generator
 from jaxnmc.models.inputs import check_context
 from jaxnmc.models.sampling import sampler
-from jaxnmc.report import backends, costs, files, pages, plots, trace
+from jaxnmc.report import backends, costs, files, pages, plots, spikes, trace
+
+# Backends whose logits are integers.
+EXACT = ("fixed", "spiking", "loihi")
 
 
 def main(args) -> int:
@@ -36,6 +39,8 @@ def main(args) -> int:
   data, _ = story(out, model, backend, args.prompt, prompt, pick, args.tokens)
   data["command"] = "run"
   costs.show(out.people, data)
+  if data["spikes"] is not None:
+    spikes.show(out.people, data["spikes"])
   if args.report is not None:
     files.write_text(args.report, pages.run_page(data))
     out.line(f"report: {args.report}")
@@ -62,7 +67,7 @@ def choose_sampler(args, model):
     )
   if not args.temperature >= 0:
     raise TokenError(f"--temperature must be >= 0; found {args.temperature}")
-  integer = getattr(args, "backend", "loihi") in ("fixed", "loihi")
+  integer = getattr(args, "backend", "loihi") in EXACT
   return sampler(
     args.temperature,
     args.top_k,
@@ -148,6 +153,7 @@ def story(
     },
     "cost": None,
     "placement": None,
+    "spikes": None,
     **backends.fingerprints(model, backend),
     "plan": backend.plan.name if backend.plan else None,
     "notes": [*model.notes, *backend.notes],
@@ -155,4 +161,6 @@ def story(
   }
   if backend.placement is not None:
     data |= costs.collect(found, backend)
+  if backend.code is not None:
+    data["spikes"] = spikes.collect(found.counters, backend.code)
   return data, found

@@ -5,7 +5,7 @@ Notes that come with either go to stderr at once.
 
 import jaxnmc
 from jaxnmc.cli.output import Output
-from jaxnmc.cli.parser import ENGINES
+from jaxnmc.cli.parser import CODES, ENGINES
 from jaxnmc.errors import ConfigError
 from jaxnmc.models.model import Model
 from jaxnmc.quantize import Plan, QParams
@@ -16,7 +16,8 @@ def check_flags(args) -> None:
   """Refuses flags that do not go together, before anything is looked at.
 
   Raises:
-    ConfigError: a flag about cores without `--backend loihi`.
+    ConfigError: a flag about cores without `--backend loihi`, or about spikes
+      without `--backend spiking`.
   """
   backend = getattr(args, "backend", "loihi")
   for flag in ("engine", "chips", "trace", "plots"):
@@ -24,6 +25,12 @@ def check_flags(args) -> None:
       raise ConfigError(
         f"--{flag} is about cores, which --backend {backend} has not; add"
         " --backend loihi or leave it out"
+      )
+  for flag in ("ticks", "code"):
+    if backend != "spiking" and getattr(args, flag, None) is not None:
+      raise ConfigError(
+        f"--{flag} is about spikes, which --backend {backend} has not; add"
+        " --backend spiking or leave it out"
       )
 
 
@@ -41,10 +48,10 @@ def load(args, out: Output) -> Model:
 
 
 def prepare(args, out: Output, model: Model) -> backends.Backend:
-  """The model under `--backend`, `--engine`, `--chips` and its formats.
+  """The model under `--backend` with its flags, and its formats.
 
   Raises:
-    ConfigError, PlacementError: as `backends.prepare`.
+    ConfigError, FormatError, PlacementError: as `backends.prepare`.
   """
   drawn = [getattr(args, name, None) for name in ("report", "plots")]
   backend = backends.prepare(
@@ -55,6 +62,8 @@ def prepare(args, out: Output, model: Model) -> backends.Backend:
     calibrate=args.calibrate,
     plan=args.plan,
     histograms=any(name is not None for name in drawn),
+    ticks=args.ticks,
+    code=args.code or CODES[0],
   )
   out.notes(backend.notes)
   return backend

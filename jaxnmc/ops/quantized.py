@@ -13,6 +13,7 @@ import jax
 from jaxnmc.errors import FormatError, PlanError
 from jaxnmc.kernels.ternary import MAX_TWO_PLANES
 from jaxnmc.numerics.fx import Fx
+from jaxnmc.numerics.weights import QMatrix
 from jaxnmc.ops.carry import carry_formats
 from jaxnmc.ops.elementwise import Elementwise, product_range
 from jaxnmc.ops.float_only import FloatOnly
@@ -100,10 +101,15 @@ class Quantized(Elementwise, Norms, FloatOnly):
     high = x.bound * matrix.l1
     label = f"{path} ({x.label}, rows of L1 norm {matrix.l1})"
     self._fits(label, x.frac, high)
-    sums = self.alu.dense(x.q, matrix, bound=x.bound, parts=parts)
+    sums = self._across(path, x, matrix, parts)
     scale = {"mult": matrix.mult, "exp": matrix.exp}
     make = lambda q: self._value(path, q, x.frac, -high, high, **scale)
     return tuple(make(q) for q in sums)
+
+  def _across(self, path: str, x: Fx, matrix: QMatrix, parts: int) -> tuple:
+    """Sums int32[T, ..., out / parts] of a matrix; how x travels there."""
+    del path
+    return self.alu.dense(x.q, matrix, bound=x.bound, parts=parts)
 
   def sum(self, x) -> Fx:
     """Sum over features at one aggregator neuron: [T, ..., 1]."""

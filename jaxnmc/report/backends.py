@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 import jaxnmc
@@ -15,7 +16,7 @@ from jaxnmc.models.generate import left_pad
 from jaxnmc.quantize import Plan
 from jaxnmc.report import placement
 
-NAMES = ("float", "fake_quant", "fixed", "loihi")
+NAMES = ("float", "fake_quant", "fixed", "spiking", "loihi")
 _CALIBRATION_IDS = 256
 # Room above a range that was seen on a few sentences only.
 SMALL_MARGIN = 1.0
@@ -45,6 +46,7 @@ class Backend:
     qparams: integer parameters, or None.
     placement: cores, for loihi.
     engine: engine of loihi, or None.
+    code: spike code of spiking, or None.
     notes: what a reader should know, one line each.
   """
 
@@ -57,6 +59,7 @@ class Backend:
   qparams: Any = None
   placement: Any = None
   engine: str | None = None
+  code: str | None = None
   notes: tuple[str, ...] = ()
 
 
@@ -267,6 +270,8 @@ def prepare(
   plan: str | None = None,
   mode: str = "pipelined",
   histograms: bool = False,
+  ticks: int | None = None,
+  code: str = "bitwise",
 ) -> Backend:
   """Makes a model ready to run.
 
@@ -279,20 +284,20 @@ def prepare(
     plan: plan file.
     mode: schedule of loihi, "pipelined" or "fall-through".
     histograms: count sizes of messages, where the engine does.
+    ticks: of spiking; None for as many as each site needs.
+    code: spike code of spiking.
 
   Returns:
     The backend.
 
   Raises:
-    ConfigError: there is no such backend, or as `quantized`.
+    ConfigError: there is no such backend or code, or as `quantized`.
+    FormatError: a site does not fit the ticks of spiking.
     DataError, PlanError: as `quantized`.
     PlacementError: the model does not fit the chips.
   """
   if name not in NAMES:
-    later = " comes with a later release;" if name == "spiking" else ""
-    raise ConfigError(
-      f"--backend {name}:{later} this release has {', '.join(NAMES)}"
-    )
+    raise ConfigError(f"--backend {name}: allowed are {', '.join(NAMES)}")
   if name == "float":
     return Backend(name, jaxnmc.reference(model.fn), model.params)
   if name == "fake_quant":
@@ -306,6 +311,12 @@ def prepare(
   if name == "fixed":
     run = jaxnmc.fixed(model.fn, found)
     return Backend(name, run, qparams, integer=True, **made)
+  if name == "spiking":
+    run = jaxnmc.spiking(model.fn, found, ticks, code)
+    # What does not fit is refused here, before a prompt is shown.
+    one = {"ids": jax.ShapeDtypeStruct((1,), np.int32)}
+    jax.eval_shape(run, qparams, one)
+    return Backend(name, run, qparams, integer=True, code=code, **made)
   graph = jaxnmc.record(model.fn, found, qparams)
   placed = place_on(graph, chips)
   count = histograms and engine == "functional"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxnmc.report import charts, costs, html, meshmap, tables
+from jaxnmc.report import charts, costs, html, meshmap, spikes, tables
 
 
 def run_page(data: dict[str, Any]) -> str:
@@ -25,6 +25,8 @@ def run_page(data: dict[str, Any]) -> str:
   ]
   if data["cost"] is not None:
     parts += _cost(data)
+  if data.get("spikes") is not None:
+    parts.append(_spikes(data["spikes"]))
   parts += [
     html.section(
       "This machine",
@@ -47,6 +49,15 @@ def run_page(data: dict[str, Any]) -> str:
     parts.append(html.section("Notes", html.bullets(data["notes"])))
   title = f"{data['model']}: {data['backend']}{engine}"
   return html.page(title, "written by jaxnmc run", *parts)
+
+
+def _spikes(data: dict[str, Any]) -> str:
+  return html.section(
+    f"Spikes into matrix products, code {data['code']}",
+    html.table(spikes.COLUMNS, spikes.roles(data)),
+    html.table(spikes.ENERGY_COLUMNS, spikes.energies(data)),
+    html.bullets(spikes.notes(data)),
+  )
 
 
 def _cards(data: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -168,9 +168,6 @@ def test_flags_are_refused_in_one_line(refused, folders, text, tmp_path):
   assert "invalid choice: 'dream'" in refused("dream")
   assert "positive integer" in refused(*story, "0")
   assert "--backend" in refused(*story, "1", "--backend", "gpu")
-  assert "float, fake_quant, fixed, loihi" in refused(
-    *story, "1", "--backend", "spiking"
-  )
   assert "temperature" in refused(*story, "1", "--temperature", "-1")
   assert "temperature" in refused(*story, "1", "--temperature", "nan")
   assert "top_p" in refused(*story, "1", "--top_p", "0")
