@@ -30,6 +30,7 @@ def test_run_float_streams_and_reports(run, folders, tmp_path):
   assert "tokens/s" in out
   assert len(data["ids"]) == data["tokens"] <= 4
   assert data["cost"] is None
+  assert data["spikes"] is None
   assert data["host"]["label"] == "measured"
   assert "float on this machine" in out
   assert page.read_text().startswith("<!doctype html>")
