@@ -11,11 +11,12 @@ def test_run_says_what_was_sent(run, folders, tmp_path):
   target, page = tmp_path / "out.json", tmp_path / "out.html"
   status, out, err = run(
     *("run", folders["tiny"], *STORY, "--backend", "spiking"),
+    *("--temperature", 1),
     *("--json", target, "--report", page),
   )
   assert status == 0, err
   data = json.loads(target.read_text())
-  assert "exact" in data["sampling"]
+  assert data["sampling"] == "sampled by the integer sampler (exact)"
   sent = data["spikes"]
   # The last token is not fed in.
   assert sent["tokens"] == data["prompt_tokens"] + data["tokens"] - 1
