@@ -179,6 +179,9 @@ def ops(make_plan):
     "y.weight": (8, 6),
     "y.bias": (16, 9),
     "y": (16, 6),
+    "v.weight": (8, 6),
+    "v.bias": (16, 10),
+    "v": (16, 6),
     "z.weight": (8, 6),
     "z.bias": (16, -3),
     "z": (16, 6),
@@ -210,6 +213,13 @@ def test_exactly_at_the_limit_passes_and_one_step_more_is_refused(ops):
   ops.dense("y", matrix(left), site(X, 3, 8), bias())
   with pytest.raises(FormatError, match="with its bias"):
     ops.dense("y", matrix(left + 1), site(X, 3, 8), bias())
+
+
+def test_a_finer_bias_needs_the_room_of_its_rounded_code(ops):
+  # 32639 of ten fraction bits are 16320 of nine.
+  ops.dense("v", matrix(TOP - 16320), site(X // 5, 3, 2), bias(frac=10))
+  with pytest.raises(FormatError, match="^v .*with its bias"):
+    ops.dense("v", matrix(TOP - 16319), site(X // 5, 3, 2), bias(frac=10))
 
 
 def test_a_bias_out_of_reach_names_itself(ops):
