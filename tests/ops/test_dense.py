@@ -179,6 +179,8 @@ def ops(make_plan):
     "y.weight": (8, 6),
     "y.bias": (16, 9),
     "y": (16, 6),
+    "far.weight": (8, 6),
+    "far": (16, 40),
     "v.weight": (8, 6),
     "v.bias": (16, 10),
     "v": (16, 6),
@@ -226,6 +228,14 @@ def test_a_bias_out_of_reach_names_itself(ops):
   # -3 fraction bits at 15 are a left shift by 18.
   with pytest.raises(FormatError, match=r"^z\.bias \(\.-3 at 15 fraction bits"):
     ops.dense("z", matrix(), site(X, 9), bias(frac=-3))
+
+
+def test_a_site_too_fine_for_its_sums_is_named(ops):
+  assert ops.dense("far", matrix(), site(X, 4)).frac == 40
+  with pytest.raises(FormatError, match=r"far: .* format s16\.40.*left by 31"):
+    ops.dense("far", matrix(), site(X, 3))
+  with pytest.raises(FormatError, match=r"far: .* format s16\.40.*left by 37"):
+    ops.site("far", site(X, 3))
 
 
 def test_overflow_comes_while_tracing(ops):
