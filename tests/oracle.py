@@ -67,6 +67,11 @@ class Matrix(NamedTuple):
   exp: int
 
 
+class Dense(NamedTuple):
+  codes: list[list[int]]
+  frac: int
+
+
 class Vector(NamedTuple):
   q: list
   frac: int
@@ -95,6 +100,10 @@ def quantise(values: list[float], fmt: Fmt) -> Vector:
   return Vector(
     [clip(rounded(v, 0), fmt.low, fmt.high) for v in scaled], fmt.frac
   )
+
+
+def dense(weight: list[list[float]], fmt: Fmt) -> Dense:
+  return Dense([quantise(row, fmt).q for row in weight], fmt.frac)
 
 
 def lower_bounds(raw: list[list[float]]) -> list[list[float]]:
@@ -190,6 +199,15 @@ class Oracle:
   def product(self, path: str, matrix: Matrix, x: Vector) -> Vector:
     sums = [sum(w * v for w, v in zip(row, x.q)) for row in matrix.codes]
     return self.site(path, sums, x.frac, matrix.mult, matrix.exp)
+
+  def dense(self, path: str, matrix: Dense, x: Vector, bias=None) -> Vector:
+    """bias: a `Vector` or None."""
+    point = x.frac + matrix.frac
+    sums = [sum(w * v for w, v in zip(row, x.q)) for row in matrix.codes]
+    if bias is not None:
+      added = [rounded(b, bias.frac - point) for b in bias.q]
+      sums = [word(s) + word(b) for s, b in zip(sums, added)]
+    return self.site(path, sums, point)
 
   # Norms.
 

@@ -1,4 +1,4 @@
-"""Ternary matrices of equal layers, and the product that is fastest for them.
+"""Matrices of equal layers, and the product that is fastest for them.
 
 The rule, measured by tools/bench_int_mm.py (docs/performance.md):
 
@@ -8,7 +8,8 @@ The rule, measured by tools/bench_int_mm.py (docs/performance.md):
     ternary, and the native kernel is plain C++  packed for up to FEW rows,
         int8 for more; both lie on the device
     on an NVIDIA GPU  by rows as well, see `pallas_product`; both lie there
-    otherwise  int8 digit planes in one XLA product (`ternary.ternary_matmul`)
+    otherwise  int8 digit planes in one XLA product (`ternary.ternary_matmul`);
+        so for codes of 8 bits, which have no kernel of their own
 
 All give the same integers.
 """

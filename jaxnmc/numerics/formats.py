@@ -15,6 +15,7 @@ from jaxnmc.errors import FormatError
 
 MAX_BITS = 24
 ACCUMULATOR_BITS = 32
+SYNAPSE_BITS = 8  # of a weight
 
 
 @dataclasses.dataclass(frozen=True)

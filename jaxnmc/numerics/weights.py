@@ -33,6 +33,26 @@ class QMatrix:
 
 
 @struct.dataclass
+class QDense:
+  """Integer matrix with a binary point: real value = codes * 2^-frac.
+
+  Attributes:
+    codes: int8[out, in], -127 to 127.
+    frac: fraction bits.
+    l1: largest row L1 norm, the static bound of a product with |x| <= 1.
+  """
+
+  codes: Stored
+  frac: int = struct.field(pytree_node=False)
+  l1: int = struct.field(pytree_node=False)
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """[out, in]."""
+    return tuple(self.codes.shape)
+
+
+@struct.dataclass
 class QVector:
   """Integer array with a binary point: real value = q * 2^-frac.
 
@@ -43,12 +63,15 @@ class QVector:
     frac: fraction bits.
     low: smallest code.
     high: largest code.
+    l1: largest row L1 norm of a table of at most 8 bits, which may be the
+      matrix of a head, too; else None.
   """
 
   q: Stored
   frac: int = struct.field(pytree_node=False)
   low: int = struct.field(pytree_node=False)
   high: int = struct.field(pytree_node=False)
+  l1: int | None = struct.field(pytree_node=False, default=None)
 
   @property
   def bound(self) -> int:

@@ -15,6 +15,7 @@ from jaxnmc.errors import FormatError
 Int = int | jax.Array
 
 MAX_SHIFT = 62
+MAX_LEFT = 30  # of a shift to the left
 _LOW = 0xFFFF
 
 
@@ -214,11 +215,11 @@ def round_shift(a: Int, shift: Int, low: Int, high: Int) -> jax.Array:
   """
   a = _i32(a)
   if not isinstance(shift, int):
-    left = jnp.clip(-shift, 0, 30)
+    left = jnp.clip(-shift, 0, MAX_LEFT)
     hi, lo = mul_wide(a, jnp.int32(1) << left)
     right = round_wide(hi, lo, jnp.clip(shift, 1, MAX_SHIFT), low, high)
     return jnp.where(shift > 0, right, clip_wide(hi, lo, low, high))
-  if shift < -30:
+  if shift < -MAX_LEFT:
     raise FormatError(f"a left shift by {-shift} bits leaves 32-bit integers")
   if shift < 0:
     return clip_wide(*mul_wide(a, 1 << -shift), low, high)

@@ -17,7 +17,7 @@ from jaxnmc.kernels.ternary import ternary_matmul
 from jaxnmc.numerics import rsqrt, sigmoid, wide
 from jaxnmc.numerics.packed import Packed
 from jaxnmc.numerics.sigmoid import SigmoidTable
-from jaxnmc.numerics.weights import QMatrix
+from jaxnmc.numerics.weights import QDense, QMatrix
 
 Int = int | jax.Array  # a static number
 Value = Any  # an operand: int32 or float array, or node of a graph
@@ -160,12 +160,13 @@ class IntAlu:
     """Rows of a table [V, n] for ids int32[...]: [..., n] (host)."""
     return jnp.take(table, ids, axis=0, mode="clip").astype(jnp.int32)
 
-  def dense(self, x, weight: QMatrix, *, bound: int, parts: int = 1):
+  def dense(self, x, weight: QMatrix | QDense, *, bound: int, parts: int = 1):
     """Matrix product: a tuple of `parts` row blocks, [..., out / parts].
 
     Args:
       x: [..., in], |x| <= bound.
-      weight: codes int8[out, in]; its scale is left to the interpreter.
+      weight: codes int8[out, in]; what they stand for is left to the
+        interpreter.
       bound: static bound of |x|, at most 32639.
       parts: number of blocks; divides out.
 

@@ -13,7 +13,7 @@ from jax import numpy as jnp
 from jaxnmc.errors import FormatError, PlanError
 from jaxnmc.numerics.formats import ACCUMULATOR_BITS, Format
 from jaxnmc.numerics.fx import Fx
-from jaxnmc.numerics.wide import MAX_SHIFT
+from jaxnmc.numerics.wide import MAX_LEFT, MAX_SHIFT
 from jaxnmc.ops.base import Ops
 
 
@@ -121,6 +121,12 @@ class FixedPoint(Ops):
           f" {MAX_SHIFT}); choose fewer fraction bits for this site"
         )
       wide = self.alu.mul_shr(x.q, x.mult, shift=shift, form=form, **limits)
+    elif self.alu.exact and shift < -MAX_LEFT:
+      raise FormatError(
+        f"{path}: a value with {x.frac} fraction bits cannot reach format {fmt}"
+        f" in one shift (to the left by {-shift}, allowed {MAX_LEFT}); choose"
+        " fewer fraction bits for this site"
+      )
     else:
       wide = self.alu.round_shift(x.q, shift=shift, **limits)
     if not self.saturation:

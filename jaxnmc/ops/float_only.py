@@ -14,10 +14,9 @@ from jaxnmc.errors import PlanError
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.ops import attention
 from jaxnmc.ops.fixed_point import FixedPoint
-from jaxnmc.ops.reference import gelu, layer_norm, product
+from jaxnmc.ops.reference import gelu, layer_norm
 
 _INSTEAD = {
-  "dense": "its matrix is not ternary; use ops.linear",
   "layer_norm": "use ops.norm (RMSNorm)",
   "gelu": "use ops.silu",
   "rotate": "add learned positions (ops.embed)",
@@ -59,16 +58,6 @@ class FloatOnly(FixedPoint):
     fmt = self.plan.format(path)
     q = self.alu.round_shift(value, shift=-fmt.frac, low=fmt.low, high=fmt.high)
     return self._sited(path, q, fmt)
-
-  def dense(self, name: str, weight, x, bias=None, tied: str | None = None):
-    """x W^T + b with W and b rounded; the result is the site `name`."""
-    path = self.path(name)
-    self._floats_here("dense", path)
-    matrix = self._param(tied or path + ".weight", weight)
-    out = product(self._real(path, x), matrix)
-    if bias is not None:
-      out = out + self._param(path + ".bias", bias)
-    return self._rounded(path, out)
 
   def layer_norm(self, name: str, x, gain, bias, eps: float) -> Fx:
     """LayerNorm with rounded gain and bias."""

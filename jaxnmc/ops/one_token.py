@@ -20,6 +20,8 @@ from jaxnmc.ops.layout import Layout, Op, Run
 def possible(exe: Executable, numbers: Sequence[Numbers]) -> bool:
   """Whether the interpreter knows all of a graph.
 
+  Its products are ternary: a graph with 8-bit weights takes `execute`.
+
   Args:
     exe: prepared graph.
     numbers: `exe.load()`.

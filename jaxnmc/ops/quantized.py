@@ -13,7 +13,6 @@ import jax
 from jaxnmc.errors import FormatError, PlanError
 from jaxnmc.kernels.ternary import MAX_TWO_PLANES
 from jaxnmc.numerics.fx import Fx
-from jaxnmc.numerics.weights import QMatrix
 from jaxnmc.ops.carry import carry_formats
 from jaxnmc.ops.elementwise import Elementwise, product_range
 from jaxnmc.ops.float_only import FloatOnly
@@ -80,6 +79,55 @@ class Quantized(Elementwise, Norms, FloatOnly):
       TransformError: called inside a raw JAX transform.
     """
     path = self.path(name)
+    x = self._message(path, x)
+    matrix = self.store.matrix(path, weight)
+    sums, high = self._sums(path, x, matrix, x.frac, parts)
+    scale = {"mult": matrix.mult, "exp": matrix.exp}
+    make = lambda q: self._value(path, q, x.frac, -high, high, **scale)
+    return tuple(make(q) for q in sums)
+
+  def dense(
+    self, name: str, weight, x, bias=None, tied: str | None = None
+  ) -> Fx:
+    """Product with a matrix of 8-bit codes, plus a bias: the site `name`.
+
+    Args:
+      name: name of the resulting site.
+      weight: matrix [out, in], for which the store has a `QDense`.
+      x: a site of [T, ..., in], codes within +-32639.
+      bias: a constant [out], or None.
+      tied: full path of the site whose table the matrix is, or None.
+
+    Returns:
+      [T, ..., out] (docs/numerics.md, 4.1).
+
+    Raises:
+      FormatError: x is no site, has more than two 8-bit digits, or a row's
+        sum with its bias could leave 32 bits.
+      PlanError: x, matrix and bias have different widths, the matrix is no
+        `QDense`, or a tied table has more bits than a synapse.
+      TransformError: called inside a raw JAX transform.
+    """
+    path = self.path(name)
+    x = self._message(path, x)
+    if tied is None:
+      key = path + ".weight"
+      matrix = self.store.dense(key, weight, self.plan.format(key))
+    else:
+      matrix = self.store.tied(path, weight, self.plan.format(tied), tied)
+    frac = x.frac + matrix.frac
+    (q,), high = self._sums(path, x, matrix, frac, 1)
+    if bias is not None:
+      add, reach = self._bias(path, bias, matrix.shape[0], frac)
+      high += reach
+      self._fits(f"{self._rows(path, x, matrix)} with its bias", frac, high)
+      q = self.alu.add(q, add)
+    fmt = self.plan.format(path)
+    sums = Fx(q, frac=frac, low=-high, high=high)
+    return self._sited(path, self._requant(path, sums, fmt), fmt)
+
+  def _message(self, path: str, x) -> Fx:
+    """Refuses what cannot be the input of a product."""
     self.guard(path)
     x = self._plain(path, x)
     if x.site is None:
@@ -92,21 +140,50 @@ class Quantized(Elementwise, Norms, FloatOnly):
         f"{path}: a product takes inputs of two 8-bit digits, at most"
         f" {MAX_TWO_PLANES}; {x.site} may reach {x.bound}; give it 16 bits"
       )
-    matrix = self.store.matrix(path, weight)
+    return x
+
+  def _rows(self, path: str, x: Fx, matrix) -> str:
+    """A product, for messages."""
+    return f"{path} ({x.label}, rows of L1 norm {matrix.l1})"
+
+  def _sums(self, path: str, x: Fx, matrix, frac: int, parts: int):
+    """The sums of a product in `parts` blocks, and their bound."""
     if x.shape[-1] != matrix.shape[1]:
       raise PlanError(
         f"{path}: a matrix {list(matrix.shape)} cannot take an input of"
         f" {x.shape[-1]} features"
       )
     high = x.bound * matrix.l1
-    label = f"{path} ({x.label}, rows of L1 norm {matrix.l1})"
-    self._fits(label, x.frac, high)
-    sums = self._across(path, x, matrix, parts)
-    scale = {"mult": matrix.mult, "exp": matrix.exp}
-    make = lambda q: self._value(path, q, x.frac, -high, high, **scale)
-    return tuple(make(q) for q in sums)
+    self._fits(self._rows(path, x, matrix), frac, high)
+    return self._across(path, x, matrix, parts), high
 
-  def _across(self, path: str, x: Fx, matrix: QMatrix, parts: int) -> tuple:
+  def _bias(self, path: str, bias, width: int, frac: int):
+    """A bias at the binary point of its sums, and its bound.
+
+    The sums are not touched: a bias of more fraction bits is rounded, once.
+    """
+    key = path + ".bias"
+    value = self.store.const(key, bias, self.plan.format(key), None)
+    if value.shape != (width,):
+      raise PlanError(
+        f"{key}: a bias of shape {list(value.shape)} cannot be added to"
+        f" {width} features"
+      )
+    shift = value.frac - frac
+    # R(bound, shift) of docs/numerics.md, 2, in Python's integers.
+    if shift > 0:
+      reach = (value.bound + (1 << shift - 1)) >> shift
+    else:
+      reach = value.bound << -shift
+    if self.alu.exact:
+      label = f"{key} (.{value.frac} at {frac} fraction bits)"
+      self._fits(label, frac, reach)
+    # Limits that nothing reaches: a clip there would halve a gradient.
+    limits = {"low": -reach - 1, "high": reach + 1}
+    q = self.alu.param(value.q)
+    return self.alu.round_shift(q, shift=shift, **limits), reach
+
+  def _across(self, path: str, x: Fx, matrix, parts: int) -> tuple:
     """Sums int32[T, ..., out / parts] of a matrix; how x travels there."""
     del path
     return self.alu.dense(x.q, matrix, bound=x.bound, parts=parts)

@@ -5,13 +5,14 @@ same integers from float leaves while tracing, with gradients, for `fake_quant`.
 """
 
 import jax
+import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.errors import PlanError
-from jaxnmc.numerics.formats import Format
+from jaxnmc.numerics.formats import SYNAPSE_BITS, Format
 from jaxnmc.numerics.ste import ste
 from jaxnmc.numerics.ternary import Ternary, scale_of
-from jaxnmc.numerics.weights import QMatrix, QVector
+from jaxnmc.numerics.weights import QDense, QMatrix, QVector
 from jaxnmc.ops.constants import constant
 
 
@@ -47,6 +48,33 @@ class IntStore:
   def matrix(self, path: str, leaf) -> QMatrix:
     """An integer matrix, codes int8[out, in]."""
     return self._need(path, leaf, QMatrix)
+
+  def dense(self, path: str, leaf, fmt: Format) -> QDense:
+    """A dense integer matrix, codes int8[out, in]."""
+    del fmt
+    return self._need(path, leaf, QDense)
+
+  def tied(self, path: str, leaf, fmt: Format, table: str) -> QDense:
+    """A table [V, n] as the matrix of the product at `path`.
+
+    Args:
+      path: the product.
+      leaf: the table.
+      fmt: its format.
+      table: path of the site that has it.
+
+    Raises:
+      PlanError: it has more bits than a synapse.
+    """
+    leaf = self._need(path, leaf, QVector)
+    if leaf.l1 is None:
+      raise PlanError(
+        f"{path}: its matrix is the table of {table}, which has {fmt.bits}"
+        f" bits, but a synapse has {SYNAPSE_BITS}; give the table"
+        f" {SYNAPSE_BITS} bits (table_bits={SYNAPSE_BITS}), or this product a"
+        " matrix of its own"
+      )
+    return QDense(leaf.q.astype(np.int8), frac=leaf.frac, l1=leaf.l1)
 
   def table(self, path: str, leaf, fmt: Format) -> QVector:
     """An integer embedding table, [V, n]."""
@@ -104,6 +132,16 @@ class FloatStore:
     scaled = x.astype(self.dtype) * 2.0**fmt.frac
     q = jnp.clip(ste(jnp.floor(scaled + 0.5), scaled), fmt.low, fmt.high)
     return QVector(q, frac=fmt.frac, low=fmt.low, high=fmt.high)
+
+  def dense(self, path: str, leaf, fmt: Format) -> QDense:
+    """Rounded dense matrix, of any number of bits."""
+    del path
+    return QDense(self._round(leaf, fmt).q, frac=fmt.frac, l1=0)
+
+  def tied(self, path: str, leaf, fmt: Format, table: str) -> QDense:
+    """Rounded table as a dense matrix."""
+    del table
+    return self.dense(path, leaf, fmt)
 
   def table(self, path: str, leaf, fmt: Format) -> QVector:
     """Rounded embedding table."""

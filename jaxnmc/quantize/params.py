@@ -10,10 +10,10 @@ from flax import struct
 from jax import numpy as jnp
 
 from jaxnmc.errors import PlanError
-from jaxnmc.numerics.formats import Format, mantissa, round_to
+from jaxnmc.numerics.formats import SYNAPSE_BITS, Format, mantissa, round_to
 from jaxnmc.numerics.packed import Packed
 from jaxnmc.numerics.ternary import Ternary, host_ternary
-from jaxnmc.numerics.weights import QMatrix, QVector
+from jaxnmc.numerics.weights import QDense, QMatrix, QVector
 from jaxnmc.ops.constants import constant
 from jaxnmc.ops.observe import Role, path_name
 from jaxnmc.quantize.plan import Plan
@@ -24,7 +24,8 @@ class QParams:
   """Integer parameters of a model under a plan.
 
   Attributes:
-    tree: as the float params, leaves `QMatrix` and `QVector`.
+    tree: as the float params, leaves `QMatrix`, `QDense` and
+      `QVector`.
     plan: fingerprint of the plan.
     weights: fingerprint of the integers.
   """
@@ -47,18 +48,32 @@ class QParams:
 
 
 # A table's rows are messages of two 8-bit digits; gains multiply such.
-_MOST_BITS = 16
+_MOST_BITS = {
+  "table": (16, "a message"),
+  "gain": (16, "a neuron"),
+  "dense": (SYNAPSE_BITS, "a synapse"),
+}
 _BLOCK = 1 << 20  # numbers that are rounded at once
 
 
-def _vector(x: np.ndarray, fmt: Format, dtype) -> QVector:
+def _codes(x: np.ndarray, fmt: Format, dtype) -> np.ndarray:
   q = np.empty(np.shape(x), dtype)
   # By blocks: rounding takes several times the memory of a table.
   to, given = q.reshape(-1), np.reshape(x, -1)
   for first in range(0, q.size, _BLOCK):
     block = slice(first, first + _BLOCK)
     to[block] = round_to(given[block], fmt).astype(dtype)
-  return QVector(q, frac=fmt.frac, low=fmt.low, high=fmt.high)
+  return q
+
+
+def _vector(q: np.ndarray, fmt: Format, l1: int | None = None) -> QVector:
+  return QVector(q, frac=fmt.frac, low=fmt.low, high=fmt.high, l1=l1)
+
+
+def _l1(codes: np.ndarray) -> int:
+  """Largest row L1 norm of int[out, in]."""
+  norms = np.abs(codes.astype(np.int32)).sum(axis=1, dtype=np.int64)
+  return int(norms.max(initial=0))
 
 
 def matrix(leaf) -> QMatrix:
@@ -76,11 +91,10 @@ def matrix(leaf) -> QMatrix:
   """
   codes, scale = host_ternary(leaf)
   mult, exp = mantissa(scale)
-  l1 = int(np.abs(codes.astype(np.int32)).sum(1).max())
   # Packed codes stay packed: they were unpacked only to be summed up.
   packed = isinstance(leaf, Ternary) and isinstance(leaf.codes, Packed)
   kept = leaf.codes if packed else codes
-  return QMatrix(kept, np.asarray(mult, np.int32), exp=exp, l1=l1)
+  return QMatrix(kept, np.asarray(mult, np.int32), exp=exp, l1=_l1(codes))
 
 
 def _leaf(path: str, leaf, role: Role, plan: Plan):
@@ -102,15 +116,21 @@ def _leaf(path: str, leaf, role: Role, plan: Plan):
     # Host arithmetic in float64, so that the flag x64 changes nothing.
     with jax.enable_x64(True):
       value = constant(role.transform)(jnp.asarray(leaf, jnp.float64))
-      return _vector(np.asarray(value), fmt, np.int32)
-  if fmt.bits > _MOST_BITS:
+      return _vector(_codes(np.asarray(value), fmt, np.int32), fmt)
+  most, why = _MOST_BITS[role.kind]
+  if fmt.bits > most:
     raise PlanError(
       f"parameter {path}: plan {plan.name!r} gives a {role.kind} {fmt.bits}"
-      f" bits, but the chip has at most {_MOST_BITS}; give it fewer"
+      f" bits, but {why} has at most {most}; give it fewer"
     )
-  small = np.int8 if fmt.bits <= 8 else np.int16
-  dtype = {"table": np.int16, "gain": small, "dense": small}
-  return _vector(np.asarray(leaf), fmt, dtype[role.kind])
+  small = fmt.bits <= SYNAPSE_BITS
+  narrow = small and role.kind != "table"
+  codes = _codes(np.asarray(leaf), fmt, np.int8 if narrow else np.int16)
+  if role.kind == "dense":
+    return QDense(codes, frac=fmt.frac, l1=_l1(codes))
+  # A table of few bits may be a head's matrix, too.
+  l1 = _l1(codes) if small and role.kind == "table" else None
+  return _vector(codes, fmt, l1)
 
 
 def _digest(tree) -> str:
@@ -173,11 +193,12 @@ def memory_bytes(qparams: QParams) -> dict[str, int]:
   Ternary codes take 2 bits, rows padded to whole bytes; the rest is as stored.
   """
   ternary = other = 0
-  is_leaf = lambda x: isinstance(x, QMatrix | QVector)
+  is_leaf = lambda x: isinstance(x, QMatrix | QDense | QVector)
   for leaf in jax.tree.leaves(qparams.tree, is_leaf=is_leaf):
     if isinstance(leaf, QMatrix):
       out, width = leaf.shape
       ternary += out * math.ceil(width / 4)
     else:
-      other += leaf.q.nbytes
+      stored = leaf.codes if isinstance(leaf, QDense) else leaf.q
+      other += stored.nbytes
   return {"ternary_packed": ternary, "other": other}

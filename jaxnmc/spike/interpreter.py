@@ -27,7 +27,6 @@ from jaxnmc.kernels.ternary import ternary_matmul
 from jaxnmc.numerics.formats import Format
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.numerics.packed import Packed
-from jaxnmc.numerics.weights import QMatrix
 from jaxnmc.ops import transform
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.quantized import Quantized
@@ -76,7 +75,7 @@ class Spiking(Quantized):
     self.misfits, self.graded = misfits, graded
     self.mask = mask
 
-  def _across(self, path: str, x: Fx, matrix: QMatrix, parts: int) -> tuple:
+  def _across(self, path: str, x: Fx, matrix, parts: int) -> tuple:
     site = x.site or path
     fmt = self.plan.formats.get(site)
     bits = x.bound.bit_length() + 1

@@ -12,7 +12,7 @@ from jaxnmc.errors import PlanError
 from jaxnmc.models import gpt
 from jaxnmc.models.families import FAMILIES
 from jaxnmc.numerics.fx import Fx
-from jaxnmc.numerics.weights import QVector
+from jaxnmc.numerics.weights import QDense, QVector
 from jaxnmc.ops import transform
 from jaxnmc.ops.record import record
 
@@ -212,7 +212,8 @@ def test_formats_are_trainable():
 @pytest.mark.parametrize(
   ("name", "says"),
   [
-    ("llama", r"layers.0.attn.q: ops.dense has no integer form \(.*ternary"),
+    ("llama", "layers.0.attn.q_turned: ops.rotate has no integer form .*embed"),
+    ("relu", "layers.0.attn.norm: ops.layer_norm has no .*use ops.norm"),
     ("gpt2", "layers.0.attn.norm: ops.layer_norm has no .*use ops.norm"),
     ("ternary", "layers.0.attn.k_memory: ops.remember has no .*ops.scan"),
   ],
@@ -233,11 +234,12 @@ def test_parameters_are_rounded_where_they_are_used():
   plan = quantize.plan(stats, quantize.W8A16)
   tree = quantize.quantize_params(params, plan).tree
   up = tree["layers"][0]["mlp"]["up"]
-  assert up["weight"].q.dtype == np.int8
+  assert up["weight"].codes.dtype == np.int8
   assert plan.format("layers.0.mlp.up.weight").bits == 8
   assert up["bias"].frac == plan.format("layers.0.mlp.up.bias").frac
-  real = lambda v: np.float64(v.q) * 2.0**-v.frac
-  is_vector = lambda v: isinstance(v, QVector)
+  codes = lambda v: v.codes if isinstance(v, QDense) else v.q
+  real = lambda v: np.float64(codes(v)) * 2.0**-v.frac
+  is_vector = lambda v: isinstance(v, QVector | QDense)
   with jax.enable_x64(True):
     kept = jax.tree.map(real, tree, is_leaf=is_vector)
     given = jax.tree.map(np.float64, params)

@@ -15,7 +15,7 @@ from absl.testing import parameterized
 from jaxnmc.errors import PlanError
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.numerics.ternary import Ternary
-from jaxnmc.numerics.weights import QMatrix
+from jaxnmc.numerics.weights import QDense, QMatrix
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.alu_float import FloatAlu
 from jaxnmc.ops.quantized import Quantized
@@ -30,6 +30,8 @@ TABLE_OF_OPS = {name: row for kind in KINDS for name, row in kind.ROWS.items()}
 
 def to_real(p):
   """The float parameter behind an integer one."""
+  if isinstance(p, QDense):
+    return p.codes * 2.0**-p.frac
   return products.TERNARY if isinstance(p, QMatrix) else real(p)
 
 

@@ -10,9 +10,9 @@ Digits are balanced, so that each is a legal signed weight or payload. n of
 them hold -2^(bits-1) R to (2^(bits-1) - 1) R, with R = (2^(bits n) - 1) /
 (2^bits - 1): two digits of 8 bits hold -32,896 to 32,639.
 
-What the model's recorder writes never needs either on a Loihi 2: its matrices
-are ternary, and every value is an int32. The passes matter for chips with
-narrower words and for graphs that others build.
+What the model's recorder writes never needs either on a Loihi 2: its weights
+have 8 bits or fewer, and every value is an int32. The passes matter for chips
+with narrower words and for graphs that others build.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Rows of the ops that stay in floats: dense products, attention."""
+"""Rows of the ops that stay in floats: attention and what comes with it."""
 
 import dataclasses
 import math
@@ -21,7 +21,6 @@ PLAN = Plan(
   "float only",
   {
     "y": OUT,
-    "y.weight": FINE,
     "y.bias": FINE,
     "y.gain": FINE,
   },
@@ -64,7 +63,6 @@ def coded(x) -> Fx:
 
 X = grid(0, FRAC, T, 5)
 GAIN, BIAS = 4 * grid(1, 12, 5), grid(2, 12, 5)
-WEIGHT, OFFSET = grid(3, 12, 4, 5), grid(4, 12, 4)
 Q = 2 * grid(5, FRAC, T, HEADS * SIZE)
 K, V = (2 * grid(seed, FRAC, S, KV_HEADS * SIZE) for seed in (6, 7))
 # The last token sees everything, the first one key only.
@@ -120,12 +118,6 @@ def remembered(cache, x):
 
 
 ROWS = {
-  "dense": FloatRow(
-    lambda o, v, p: o.dense("y", p[0], *v, p[1]),
-    (X,),
-    lambda x: x @ WEIGHT.T + OFFSET,
-    (WEIGHT, OFFSET),
-  ),
   "layer_norm": FloatRow(
     lambda o, v, p: o.layer_norm("y", *v, *p, EPS),
     (X,),

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxnmc.numerics.ternary import Ternary
-from jaxnmc.numerics.weights import QMatrix
+from jaxnmc.numerics.weights import QDense, QMatrix, QVector
 from tests.ops.rows.base import (
   PLAN,
   S8,
@@ -17,6 +17,7 @@ from tests.ops.rows.base import (
   div_round,
   ints,
   op,
+  vector,
 )
 
 CODES = np.random.default_rng(0).integers(-1, 2, (6, N)).astype(np.int8)
@@ -43,6 +44,48 @@ def linear(site, arg, rows=slice(None), call=None):
     fmt.frac,
     lambda x: x @ (CODES[rows] * TERNARY.scale).T,
     (MATRIX,),
+  )
+
+
+WEIGHT = np.random.default_rng(1).integers(-127, 128, (6, N)).astype(np.int8)
+BIAS = vector(
+  [-32639, 32639, 5, -5, 8, 0], 12, np.int32, low=-32639, high=32639
+)
+L1 = int(abs(WEIGHT.astype(int)).sum(1).max())
+DENSE = QDense(WEIGHT, frac=PLAN.format("k.weight").frac, l1=L1)
+# The same codes as a table of 8 bits.
+TABLE = QVector(
+  WEIGHT.astype(np.int16),
+  frac=PLAN.format("t").frac,
+  low=-127,
+  high=127,
+  l1=L1,
+)
+
+
+def dense(arg, matrix, bias=None, tied=None):
+  """A matrix of 8-bit codes times a site, plus a bias, rounded to another."""
+  fmt, point = PLAN.format("k"), arg[0] + matrix.frac
+
+  def codes(x):
+    out = np.dot(x, ints(WEIGHT).T)
+    if bias is not None:
+      out = out + div_round(ints(bias.q), bias.frac - point)
+    return clip(div_round(out, point - fmt.frac), fmt)
+
+  def value(x):
+    out = x @ WEIGHT.T * 2.0**-matrix.frac
+    return out if bias is None else out + bias.q * 2.0**-bias.frac
+
+  params = (matrix,) if bias is None else (matrix, bias)
+  return Row(
+    lambda o, v, p: o.dense("k", p[0], *v, *p[1:], tied=tied),
+    (arg,),
+    codes,
+    fmt.frac,
+    value,
+    params,
+    bound=(-32639, 32639),
   )
 
 
@@ -77,6 +120,11 @@ ROWS = {
   ),
   "linear": linear("s", S),
   "linear_8_bit": linear("wide", S8),
+  "dense": dense(S, DENSE),
+  # The bias is moved left, or right and rounded.
+  "dense_bias": dense(S, DENSE, BIAS),
+  "dense_fine_bias": dense(S8, DENSE, BIAS),
+  "dense_tied": dense(S, TABLE, tied="t"),
   "linear_split": linear(
     *("s", S, slice(3, 6)),
     call=lambda ops, matrix, x: ops.linear_split("w", matrix, x, 2)[1],
