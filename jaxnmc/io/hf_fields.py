@@ -14,6 +14,12 @@ from jaxnmc.errors import ConfigError
 
 MODEL_TYPE = "model_type"
 
+# Ids of special tokens, in `Fields.taken` of every layout.
+TOKEN_IDS: Mapping[str, tuple[str, tuple[type, ...]]] = {
+  field: (field, (int, type(None)))
+  for field in ("bos_token_id", "eos_token_id", "pad_token_id")
+}
+
 # Computations that no layout of ours has.
 FIXED: Mapping[str, tuple[Any, ...]] = {
   "is_encoder_decoder": (False,),
@@ -138,7 +144,7 @@ class Fields:
       for theirs, (field, _) in self.taken.items():
         text = text.replace(f"'{field}'", f"'{theirs}'")
       raise ConfigError(f"{name}: {text}") from error
-    for field in ("bos_token_id", "eos_token_id", "pad_token_id"):
+    for field in TOKEN_IDS:
       value = getattr(config, field)
       if value is not None and not 0 <= value < config.vocab_size:
         raise ConfigError(
@@ -169,6 +175,24 @@ def check_choice(
   raise ConfigError(
     f"{name}: field {field!r} is {value!r}, allowed is {choices} ({why})"
   )
+
+
+def misfit(
+  config: Any, kind: type, wanted: Mapping[str, tuple[Any, ...]]
+) -> str | None:
+  """Why a layout cannot hold a config, or None where it can.
+
+  Args:
+    config: of any family.
+    kind: class of the configs that the layout holds.
+    wanted: field -> the values that it has there.
+  """
+  if not isinstance(config, kind):
+    return "another family"
+  for field, allowed in wanted.items():
+    if getattr(config, field) not in allowed:
+      return f"{field} = {getattr(config, field)!r}"
+  return None
 
 
 def typed(name: str, field: str, value: Any, types: tuple[type, ...]) -> Any:

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxnmc.errors import ConfigError
-from jaxnmc.io.hf_fields import Fields, Parsed, check_choice
+from jaxnmc.io import hf_fields
+from jaxnmc.io.hf_fields import TOKEN_IDS, Fields, Parsed, check_choice
 from jaxnmc.io.hf_layout import Layout, Tensor
 from jaxnmc.models import gpt
 
 MODEL_TYPE = "gpt2"
 
-_ID = (int, type(None))
 _FIELDS = Fields(
   taken={
     "vocab_size": ("vocab_size", (int,)),
@@ -27,9 +27,7 @@ _FIELDS = Fields(
     "layer_norm_epsilon": ("norm_eps", (int, float)),
     "initializer_range": ("initializer_range", (int, float)),
     "tie_word_embeddings": ("tie_word_embeddings", (bool,)),
-    "bos_token_id": ("bos_token_id", _ID),
-    "eos_token_id": ("eos_token_id", _ID),
-    "pad_token_id": ("pad_token_id", _ID),
+    **TOKEN_IDS,
   },
   fixed={
     "scale_attn_weights": (True,),
@@ -126,17 +124,14 @@ def render(config: gpt.Config, dtype: str = "float32") -> dict[str, Any]:
 
 def misfit(config: Any) -> str | None:
   """Why a config is no GPT-2, or None."""
-  if not isinstance(config, gpt.Config):
-    return "another family"
   wanted = {"mlp": tuple(_ACTIVATIONS.values()), "head_bias": (False,)}
   wanted |= {field: (value,) for field, value in _OPTIONS.items()}
-  wanted |= {"num_kv_heads": (None, config.num_heads), "ternary": (False,)}
-  width = config.hidden_size // config.num_heads
-  wanted |= {"head_dim": (None, width)}
-  for field, allowed in wanted.items():
-    if getattr(config, field) not in allowed:
-      return f"{field} = {getattr(config, field)!r}"
-  return None
+  wanted |= {"ternary": (False,)}
+  if isinstance(config, gpt.Config):
+    width = config.hidden_size // config.num_heads
+    wanted |= {"num_kv_heads": (None, config.num_heads)}
+    wanted |= {"head_dim": (None, width)}
+  return hf_fields.misfit(config, gpt.Config, wanted)
 
 
 def tensors(config: gpt.Config, tied: bool) -> tuple[Tensor, ...]:

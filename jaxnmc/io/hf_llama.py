@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxnmc.errors import ConfigError
-from jaxnmc.io.hf_fields import Fields, Parsed, check_choice, typed
+from jaxnmc.io import hf_fields
+from jaxnmc.io.hf_fields import TOKEN_IDS, Fields, Parsed, check_choice, typed
 from jaxnmc.io.hf_layout import Layout, Tensor
 from jaxnmc.models import gpt
 
 MODEL_TYPE = "llama"
 
-_ID = (int, type(None))
 _FIELDS = Fields(
   taken={
     "vocab_size": ("vocab_size", (int,)),
@@ -27,9 +27,7 @@ _FIELDS = Fields(
     "rms_norm_eps": ("norm_eps", (int, float)),
     "initializer_range": ("initializer_range", (int, float)),
     "tie_word_embeddings": ("tie_word_embeddings", (bool,)),
-    "bos_token_id": ("bos_token_id", _ID),
-    "eos_token_id": ("eos_token_id", _ID),
-    "pad_token_id": ("pad_token_id", _ID),
+    **TOKEN_IDS,
   },
   fixed={
     "hidden_act": ("silu", "swish"),
@@ -136,20 +134,15 @@ def render(config: gpt.Config, dtype: str = "float32") -> dict[str, Any]:
 
 def misfit(config: Any) -> str | None:
   """Why a config is no Llama, or None."""
-  if not isinstance(config, gpt.Config):
-    return "another family"
   wanted = {
-    "norm": "rms",
-    "mlp": "swiglu",
-    "positions": "rotary",
-    "rotary_pairs": "halves",
-    "head_bias": False,
-    "ternary": False,
+    "norm": ("rms",),
+    "mlp": ("swiglu",),
+    "positions": ("rotary",),
+    "rotary_pairs": ("halves",),
+    "head_bias": (False,),
+    "ternary": (False,),
   }
-  for field, value in wanted.items():
-    if getattr(config, field) != value:
-      return f"{field} = {getattr(config, field)!r}"
-  return None
+  return hf_fields.misfit(config, gpt.Config, wanted)
 
 
 _LAYER = {

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxnmc.errors import ConfigError
-from jaxnmc.io import name_map
-from jaxnmc.io.hf_fields import Fields, Parsed
+from jaxnmc.io import hf_fields, name_map
+from jaxnmc.io.hf_fields import TOKEN_IDS, Fields, Parsed
 from jaxnmc.io.hf_layout import Layout, Tensor
 from jaxnmc.models.matmulfree_config import Config
 
@@ -23,9 +23,7 @@ _FIELDS = Fields(
     "rms_norm_eps": ("rms_norm_eps", (int, float)),
     "use_lower_bound": ("use_lower_bound", (bool,)),
     "initializer_range": ("initializer_range", (int, float)),
-    "bos_token_id": ("bos_token_id", (int, type(None))),
-    "eos_token_id": ("eos_token_id", (int, type(None))),
-    "pad_token_id": ("pad_token_id", (int, type(None))),
+    **TOKEN_IDS,
     # Ours; the reference has constants in their place.
     "bitlinear_eps": ("bitlinear_eps", (int, float)),
     "jaxnmc_norm": ("norm", (str,)),
@@ -123,7 +121,7 @@ LAYOUT = Layout(
   parse=parse,
   render=render,
   tensors=_tensors,
-  misfit=lambda c: None if isinstance(c, Config) else "another family",
+  misfit=lambda config: hf_fields.misfit(config, Config, {}),
   prefix="model.",
   embed=name_map.EMBED_KEY,
   head=name_map.HEAD_KEY,

@@ -23,6 +23,7 @@ tz(x) = sign(x) (|x| >> 12), as on Loihi:
     LIF, input not decayed    h = r + tz((v - r) (4096 - d)) + x
 """
 
+import abc
 import dataclasses
 import math
 
@@ -49,7 +50,7 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Neuron:
+class Neuron(abc.ABC):
   """What IF and LIF share.
 
   Attributes:
@@ -140,8 +141,9 @@ class Neuron:
       return State(h - theta * gone), s
     return State((1 - gone) * h + gone * self.v_reset), s
 
+  @abc.abstractmethod
   def _charge(self, v: jax.Array, x: jax.Array) -> jax.Array:
-    raise NotImplementedError
+    """h, the potential after the drive."""
 
   def _theta(self, threshold, like: jax.Array) -> jax.Array:
     value = self.threshold if threshold is None else threshold

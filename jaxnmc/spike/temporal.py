@@ -21,6 +21,7 @@ from jax import numpy as jnp
 
 from jaxnmc.errors import ConfigError
 from jaxnmc.spike import checks
+from jaxnmc.spike.attention import wide
 
 __all__ = ["DifferenceState", "differences", "product", "step"]
 
@@ -98,10 +99,7 @@ def product(a: jax.Array, b: jax.Array) -> jax.Array:
     ConfigError: no ticks, or not the same number in both.
   """
   _ticks("product", (a, b))
-  widen = lambda x: (
-    x.astype(jnp.int32) if jnp.issubdtype(x.dtype, jnp.integer) else x
-  )
-  a, b = widen(a), widen(b)
+  a, b = wide(a, b)
 
   def body(sums, row):
     a, b = row
