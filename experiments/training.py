@@ -21,7 +21,7 @@ from jaxnmc.io.files import write_bytes
 from jaxnmc.models import families
 from jaxnmc.quantize import Plan
 from jaxnmc.report import files
-from jaxnmc.train import data, evalrange, export, loop, mixed, qat
+from jaxnmc.train import data, evalrange, export, loop, mixed, qat, schedules
 
 # Of --qat: integers everywhere, or the paper's rows.
 PRESETS = ("W8A8", "W8A16", "W8", "A8", "A16")
@@ -49,7 +49,7 @@ _WARMUP = flags.DEFINE_integer("warmup", 50, "Steps of warm-up.")
 _WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 0.01, "On matrices only.")
 _CLIP = flags.DEFINE_float("clip", 1.0, "Largest gradient norm.")
 _SCHEDULE = flags.DEFINE_enum(
-  "schedule", "wsd", ["wsd", "two_stage"], "Learning-rate schedule."
+  "schedule", "wsd", sorted(schedules.SCHEDULES), "Learning-rate schedule."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Weights and order of the text.")
 _INIT_FROM = flags.DEFINE_string(
@@ -65,6 +65,12 @@ _TEACHER = flags.DEFINE_string(
   "teacher", None, "Model to learn from; it must have the same vocabulary."
 )
 _ALPHA = flags.DEFINE_float("alpha", 0.5, "Weight of the teacher, 0 ... 1.")
+_COSINE = flags.DEFINE_float(
+  "cosine", 0.0, "Weight of the angle to the teacher's hidden states."
+)
+_ONLY = flags.DEFINE_string(
+  "only", None, "Train parameters whose path matches this expression, only."
+)
 _DTYPE = flags.DEFINE_enum(
   "dtype",
   "float32",
@@ -223,6 +229,8 @@ def _run(make_config: Callable[..., Any]) -> dict:
       clip=_CLIP.value,
       seed=_SEED.value,
       alpha=_ALPHA.value if teacher else 0.0,
+      cosine=_COSINE.value,
+      only=_ONLY.value,
       dtype=_DTYPE.value,
     ),
     rhythm=loop.Rhythm(

@@ -31,6 +31,7 @@ from jaxnmc.models.gpt_config import GPT2, PRESETS, Config
 from jaxnmc.models.inputs import check_context, token_check
 from jaxnmc.models.model import Out
 from jaxnmc.models.parameters import Parameter, build
+from jaxnmc.ops.memory import widest
 
 __all__ = [
   "GPT2",
@@ -44,7 +45,7 @@ __all__ = [
 
 
 @dataclasses.dataclass(frozen=True)
-class _Places:
+class Places:
   """Where the tokens of one call stand.
 
   Attributes:
@@ -63,8 +64,15 @@ class _Places:
   end: jax.Array
 
 
-def _places(size: int, ids, mask, start) -> _Places:
-  """Places of tokens int32[T, ...] after `start` int32[...] others, or None."""
+def place(size: int, ids, mask=None, start=None) -> Places:
+  """Places of tokens.
+
+  Args:
+    size: C.
+    ids: int32[T, ...].
+    mask: 0 for padding; None for none.
+    start: int32[...], tokens of earlier calls; None for none.
+  """
   real = jnp.ones(ids.shape, jnp.int32)
   if mask is not None:
     real = jnp.asarray(mask).astype(jnp.int32)
@@ -80,7 +88,7 @@ def _places(size: int, ids, mask, start) -> _Places:
   # Known to be true where nothing came before and nothing is masked.
   known = mask is None and start is None
   told = None if known else (real == 1) & fits
-  return _Places(positions, slots, seen, told, after[-1])
+  return Places(positions, slots, seen, told, after[-1])
 
 
 def _norm(ops, config, name, p, x):
@@ -146,14 +154,43 @@ def _channel_mixer(ops, config, p, x):
   if config.mlp == "swiglu":
     gate, up = _projections(ops, config, ("gate", "up"), p, x)
     hidden = ops.site("glu", ops.mul(ops.silu("silu", gate), up))
+    if config.mlp_ticks is not None:
+      hidden = spiking.counts(ops, hidden, p["fire"], config.mlp_ticks, True)
   else:
     (up,) = _projections(ops, config, ("up",), p, x)
-    if config.mlp == "relu":
+    if config.mlp_ticks is not None:
+      # The table has the activation in it.
+      hidden = spiking.counts(ops, up, p["fire"], config.mlp_ticks, False)
+    elif config.mlp == "relu":
       hidden = ops.site("relu", ops.max(up, ops.zeros(up)))
     else:
       form = "tanh" if config.mlp == "gelu_tanh" else "erf"
       hidden = ops.gelu("gelu", up, form)
   return _projection(ops, config, "down", p, hidden)
+
+
+def block(ops, config: Config, p, r, places: Places, state=None):
+  """One layer.
+
+  Args:
+    ops: an interpreter, inside of the layer's scope.
+    config: sizes and options.
+    p: parameters of the layer.
+    r: residual stream [T, ..., D].
+    places: of the tokens.
+    state: of the layer, or None.
+
+  Returns:
+    (residual stream, state).
+  """
+  with ops.at("attn"):
+    x = _block_norm(ops, config, p, "attn", r)
+    mixed, state = _token_mixer(ops, config, p["attn"], x, places, state)
+  r = ops.site("mid", ops.add(r, mixed))
+  with ops.at("mlp"):
+    x = _block_norm(ops, config, p, "mlp", r)
+    mixed = _channel_mixer(ops, config, p["mlp"], x)
+  return ops.site("out", ops.add(r, mixed)), state
 
 
 def _head(ops, config, params, x):
@@ -187,7 +224,7 @@ def make(config: Config):
       # Also where no transform has checked the inputs, as in training.
       check_context(ids.shape[0], config.context, "inputs['ids']")
     start = None if state is None else state["position"]
-    places = _places(config.context, ids, mask, start)
+    places = place(config.context, ids, mask, start)
     r = ops.embed("embed", params["embed"]["weight"], ids)
     if config.positions == "learned":
       table = params["positions"]["weight"]
@@ -197,14 +234,7 @@ def make(config: Config):
     for index, p in enumerate(params["layers"]):
       old = None if state is None else state["layers"][index]
       with ops.layer(index):
-        with ops.at("attn"):
-          x = _block_norm(ops, config, p, "attn", r)
-          mixed, memory = _token_mixer(ops, config, p["attn"], x, places, old)
-        r = ops.site("mid", ops.add(r, mixed))
-        with ops.at("mlp"):
-          x = _block_norm(ops, config, p, "mlp", r)
-          mixed = _channel_mixer(ops, config, p["mlp"], x)
-        r = ops.site("out", ops.add(r, mixed))
+        r, memory = block(ops, config, p, r, places, old)
       layers.append(memory)
     x = _norm(ops, config, "norm", params["norm"], r)
     logits = _head(ops, config, params, x)
@@ -260,6 +290,9 @@ def parameters(config: Config) -> tuple[Parameter, ...]:
         Parameter(f"layers.{layer}.attn.ssa.{name}", (q,), "threshold")
         for name in ("q", "k", "v", "out")
       )
+    if config.mlp_ticks is not None:
+      path, shape = f"layers.{layer}.mlp.fire", (config.mlp_ticks, i)
+      rows.append(Parameter(path, shape, "table of thresholds"))
     for part, matrices in (("attn", attn), ("mlp", mlp)):
       if config.block_norms:
         norm(f"layers.{layer}.{part}_norm")
@@ -270,6 +303,12 @@ def parameters(config: Config) -> tuple[Parameter, ...]:
   if not config.tie_word_embeddings:
     matrix("head", v, d, std, config.head_bias)
   return tuple(rows)
+
+
+def _even_steps(shape: tuple[int, ...], dtype) -> jax.Array:
+  """(k + 1/2) / ticks in row k: [ticks, n]."""
+  steps = (jnp.arange(shape[0], dtype=dtype) + 0.5) / shape[0]
+  return jnp.broadcast_to(steps[:, None], shape)
 
 
 def init_params(config: Config, key: jax.Array) -> dict:
@@ -284,8 +323,9 @@ def init_params(config: Config, key: jax.Array) -> dict:
   """
   rows = parameters(config)
   keys = jax.random.split(key, len(rows))
-  # Thresholds are logarithms.
+  # Thresholds of attention are logarithms, those of tables grow by ticks.
   start = {"gain": jnp.ones, "bias": jnp.zeros, "threshold": jnp.zeros}
+  start["table of thresholds"] = _even_steps
 
   def draw(row: Parameter, key: jax.Array) -> jax.Array:
     if row.kind in start:
@@ -299,17 +339,27 @@ def init_params(config: Config, key: jax.Array) -> dict:
 def init_state(config: Config, batch: tuple[int, ...] = ()) -> dict[str, Any]:
   """Empty memories per layer, position 0.
 
-  Softmax: {"k", "v"}: float32[*batch, C, kv_heads h].  SSA: {"rank":
-  float32[*batch, H h], "memory": float32[*batch, H h h] per tick}.
+  Softmax: {"k", "v"}: float32[*batch, C, kv_heads h].  SSA: {"seen":
+  float32[*batch, H h], "memory": float32[*batch, H h h] per tick}; with windows
+  {"sums": that memory, "past": (k, v)}, float32[*batch, W, H h] both.
   """
   width = config.kv_heads * config.head_size
   empty = lambda *shape: jnp.zeros((*batch, *shape), jnp.float32)
 
+  def memory(width: int):
+    sums = empty(width * config.head_size)
+    if config.windows is None:
+      return sums
+    past = empty(widest(config.windows), width)
+    return {"sums": sums, "past": (past, past)}
+
   def layer():
     if config.attention == "softmax":
       return {name: empty(config.context, width) for name in "kv"}
-    memory = [empty(width * config.head_size) for _ in range(config.ticks)]
-    return {"rank": empty(width), "memory": memory}
+    return {
+      "seen": empty(width),
+      "memory": [memory(width) for _ in range(config.ticks)],
+    }
 
   return {
     "position": jnp.zeros(batch, jnp.int32),

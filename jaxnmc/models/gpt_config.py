@@ -19,7 +19,14 @@ CHOICES = {
   "neuron": NEURONS,
 }
 MAX_TICKS = 64
-_FLAGS = ("block_norms", "bias", "head_bias", "tie_word_embeddings", "ternary")
+_FLAGS = (
+  "signed",
+  "block_norms",
+  "bias",
+  "head_bias",
+  "tie_word_embeddings",
+  "ternary",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +58,9 @@ class Config:
       softmax; `jaxnmc.models.spiking`).
     ticks: of the neurons of "ssa".
     neuron: of "ssa": "lif" or "if".
+    signed: its spikes are -1, 0 and 1; else 0 and 1.
+    windows: how many of the last tokens each of its heads remembers, null for
+      all; None: all remember all.
     mlp_ticks: ticks of spiking feed-forward blocks; None: they do not spike.
     bias: projections have biases.
     head_bias: a head of its own has one, too.
@@ -86,6 +96,8 @@ class Config:
   attention: str = "softmax"
   ticks: int = 4
   neuron: str = "lif"
+  signed: bool = False
+  windows: tuple[int | None, ...] | None = None
   mlp_ticks: int | None = None
   bias: bool = False
   head_bias: bool = False
@@ -114,6 +126,8 @@ class Config:
         )
     for field in ("ticks", "mlp_ticks"):
       self._ticks(field)
+    if self.windows is not None:
+      self._windows()
     for field in _FLAGS:
       value = getattr(self, field)
       if not isinstance(value, bool):
@@ -156,6 +170,25 @@ class Config:
         f"config field {field!r} must be a whole number from 1 to {MAX_TICKS};"
         f" found {value!r}"
       )
+
+  def _windows(self) -> None:
+    """JSON has lists; a config is hashable."""
+    found = self.windows
+    size = self.max_position_embeddings
+    rows = list(found) if isinstance(found, list | tuple) else [0]
+    fits = lambda w: (
+      isinstance(w, int) and not isinstance(w, bool) and 1 <= w <= size
+    )
+    if len(rows) != self.num_heads or not all(
+      w is None or fits(w) for w in rows
+    ):
+      raise ConfigError(
+        f"config field 'windows' must be null or a list of {self.num_heads}"
+        f" ('num_heads') whole numbers from 1 to {size}, or nulls; found"
+        f" {found!r}"
+      )
+    whole = all(w is None for w in rows)
+    object.__setattr__(self, "windows", None if whole else tuple(rows))
 
   def _together(self) -> None:
     """Fields that depend on each other."""

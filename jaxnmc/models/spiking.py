@@ -9,10 +9,12 @@ Attention (`jaxnmc.spike.ssa` is the same on arrays), per tick t and head:
 
     q, k, v = LIF of W_q x, W_k x, W_v x      the same drive in every tick
     S_i = S_(i-1) + k_i^T v_i   Y_i = q_i S_i
-    s = LIF of Y over the ticks, threshold i theta for the i-th token
-    out = mean over ticks of s
+    s = LIF of Y over the ticks, threshold n theta where a head remembers n
+        tokens
+    out = sum over the ticks of s
 
-A neuron starts from rest for every token.
+A neuron starts from rest for every token.  Neurons may be signed (spikes -1, 0
+and 1), and a head may forget all but the last w tokens (a window).
 
 Feed-forward blocks: a neuron with threshold t_k in tick k, t_1 < t_2 < ...,
 sends as many spikes as there are thresholds at or below its value.  Which value
@@ -22,97 +24,165 @@ behind, so any growing function has its table (`jaxnmc.models.to_spikes`).
 
 import functools
 
+from jaxnmc.ops.memory import size_of
 from jaxnmc.spike import surrogates
 
 NEURONS = ("lif", "if")
 
 
-def neuron(ops, kind: str, drives, theta, slope) -> list:
+def neuron(ops, kind: str, signed: bool, drives, theta, slope) -> list:
   """Spikes of a neuron from rest, soft reset, no gradient through the reset.
 
   Args:
     ops: an interpreter.
     kind: "lif" (h = (v + x) / 2) or "if" (h = v + x).
+    signed: it also fires -1, where -h reaches the threshold.
     drives: one value [T, ..., n] per tick.
     theta: threshold, [n] or [T, ..., n].
     slope: of the spike, for `ops.compare`.
 
   Returns:
-    One value of 0 and 1 per tick.
+    One value of 0 and 1 (signed: also -1) per tick.
   """
   spikes, v = [], None
   for x in drives:
     h = x if v is None else ops.add(v, x)
     if kind == "lif":
       h = ops.shift(h, 1)
-    spikes.append(ops.compare(h, theta, slope))
-    v = ops.select(spikes[-1], ops.sub(h, theta), h)
+    up = ops.compare(h, theta, slope)
+    v = ops.select(up, ops.sub(h, theta), h)
+    if not signed:
+      spikes.append(up)
+      continue
+    down = ops.compare(negative(ops, h), theta, slope)
+    v = ops.select(down, ops.add(h, theta), v)
+    spikes.append(ops.sub(up, down))
   return spikes
 
 
-def rank(ops, like, mask, before, size: int):
-  """How many real tokens there were, up to and with each: whole numbers.
+def negative(ops, x):
+  """-x."""
+  return ops.sub(ops.sub(x, x), x)
+
+
+def seen(ops, config, like, mask, before):
+  """How many tokens each head remembers, itself among them.
+
+  One adder counts them, up to the window of a head.
 
   Args:
     ops: an interpreter.
-    like: [T, ..., n], any value of the tokens.
+    config: `gpt.Config`; its windows and context.
+    like: [T, ..., heads d], any value of the tokens.
     mask: int[T, ...], 0 for padding, or None.
-    before: [..., n], tokens of the calls before; None for none.
-    size: the most there can be.
+    before: [..., heads d], counts of the calls before; None for zeros.
 
   Returns:
-    ([T, ..., n], the last of them).
+    ([T, ..., heads d], the last of them).
   """
+  size = config.context
+  width = config.num_heads * config.head_size
+  most = [size_of(w, size) for w in config.windows or [None] * config.num_heads]
+  limits = tuple(m for m in most for _ in range(width // len(most)))
 
   def body(ops, count, now):
     x, real = now
-    one = ops.keep(real, ops.compare(x, x))
-    count = ops.site("count", ops.add(count, one), whole=size)
+    count = ops.add(count, ops.keep(real, ops.compare(x, x)))
+    if config.windows is not None:
+      count = ops.min(count, ops.literal(limits, x))
+    count = ops.site("count", count, whole=size)
     return count, count
 
   start = ops.zeros(like) if before is None else before
-  last, counts = ops.scan("rank", body, start, (like, mask))
+  last, counts = ops.scan("seen", body, start, (like, mask))
   return counts, last
 
 
 def attend(ops, config, p, drives, mask, state):
-  """Spiking attention: the mean spikes of each token, and what it remembers.
+  """Spiking attention: the spikes of each token, counted, and what it keeps.
 
   Args:
     ops: an interpreter.
-    config: `gpt.Config`; its ticks, neuron, heads and context.
+    config: `gpt.Config`; its ticks, neuron, signs, heads, windows and context.
     p: thresholds as logarithms, {"q", "k", "v", "out"}: float[heads d].
     drives: {"q", "k", "v"}: [T, ..., heads d].
     mask: int[T, ...], 0 for padding, or None.
     state: of the tokens before; None for none.
 
   Returns:
-    (mean over ticks [T, ..., heads d], state).
+    (spikes over all ticks [T, ..., heads d], state).
   """
   slope = surrogates.fire
   log = lambda name: ops.const(name, p[name], transform="positive")
+  fires = functools.partial(neuron, ops, config.neuron, config.signed)
   ticks, size = range(config.ticks), config.context
   spikes = {}
   for name, drive in drives.items():
-    theta = log(name)
-    fired = neuron(ops, config.neuron, [drive] * config.ticks, theta, slope)
+    fired = fires([drive] * config.ticks, log(name), slope)
     spikes[name] = [
       ops.site(f"{name}_spikes.{t}", ops.keep(mask, s), whole=1)
       for t, s in zip(ticks, fired)
     ]
-  state = state or {"rank": None, "memory": [None] * config.ticks}
-  order, last = rank(ops, drives["v"], mask, state["rank"], size)
+  state = state or {"seen": None, "memory": [None] * config.ticks}
+  order, last = seen(ops, config, drives["v"], mask, state["seen"])
   read, memory = [], []
   for t in ticks:
-    qkv = (spikes[name][t] for name in "qkv")
     y, after = ops.memory(
-      f"memory.{t}", state["memory"][t], *qkv, config.num_heads, size
+      f"memory.{t}",
+      state["memory"][t],
+      *(spikes[name][t] for name in "qkv"),
+      config.num_heads,
+      size,
+      config.windows,
+      mask,
     )
-    read.append(y)
+    read.append(ops.site(f"read.{t}", y, whole=size * config.head_size))
     memory.append(after)
   theta = ops.mul(order, log("out"))
-  fired = neuron(ops, config.neuron, read, theta, slope)
-  total = functools.reduce(ops.add, fired)
-  # The count is what Wo reads: 1 / ticks is part of its weights.
-  out = ops.site("count", ops.keep(mask, total), whole=config.ticks)
-  return out, {"rank": last, "memory": memory}
+  total = functools.reduce(ops.add, fires(read, theta, slope))
+  # Wo has the division by the ticks in its weights.
+  out = ops.site("counts", ops.keep(mask, total), whole=config.ticks)
+  return out, {"seen": last, "memory": memory}
+
+
+def counts(ops, x, table, ticks: int, signed: bool):
+  """Spikes of neurons whose threshold in tick k is row k of a table.
+
+  Args:
+    ops: an interpreter.
+    x: [T, ..., n].
+    table: thresholds above 0, float[ticks, n], growing with the tick.
+    ticks: rows of the table.
+    signed: also count down, where -x reaches a threshold.
+
+  Returns:
+    The site "counts": [T, ..., n], whole numbers of magnitude at most ticks.
+  """
+  rows = ops.const("fire", table)
+  sides = [x]
+  if signed:
+    sides.append(negative(ops, x))
+  totals = [
+    functools.reduce(
+      ops.add,
+      [
+        ops.compare(side, ops.index(rows, k), _step_slope(k))
+        for k in range(ticks)
+      ],
+    )
+    for side in sides
+  ]
+  total = ops.sub(*totals) if signed else totals[0]
+  return ops.site("counts", total, whole=ticks)
+
+
+@functools.cache
+def _step_slope(k: int):
+  """Slope of the threshold (k + 1/2) theta among evenly spaced ones.
+
+  A box as wide as the step, so that all together have the slope of what they
+  round.
+  """
+  width = 1 / (k + 0.5)
+  box = surrogates.surrogate("boxcar", width=width, height=1 / width)
+  return lambda x, theta: surrogates.fire(x, theta, box)

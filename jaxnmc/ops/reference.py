@@ -17,7 +17,15 @@ from jaxnmc.numerics.ternary import ternary_values
 from jaxnmc.ops import attention
 from jaxnmc.ops.base import Ops
 from jaxnmc.ops.constants import constant
-from jaxnmc.ops.memory import check_memory, memory_width, recall
+from jaxnmc.ops.memory import (
+  Windows,
+  check_memory,
+  check_past,
+  memory_width,
+  recall,
+  recall_windows,
+  widest,
+)
 
 ACT_LEVELS = 127
 MIN_ABSMAX = 1e-5
@@ -373,17 +381,33 @@ class Reference(Ops):
     """
     return self.site(name, attention.attend(q, k, v, seen, heads, kv_heads))
 
-  def memory(self, name: str, state, q, k, v, heads: int, size: int):
+  def memory(
+    self,
+    name: str,
+    state,
+    q,
+    k,
+    v,
+    heads: int,
+    size: int,
+    windows: Windows | None = None,
+    mask=None,
+  ):
     """Attention without softmax over a memory of sums (`jaxnmc.ops.memory`).
 
     Args:
       name: of the memory, a site of whole numbers.
-      state: float[..., heads d d] of an earlier call, or None for zeros.
+      state: float[..., heads d d] of an earlier call, or None for zeros; with
+        windows {"sums": the same, "past": the last k and v}.
       q: float[T, ..., heads d], whole numbers of magnitude at most 1 (spikes).
       k: the same.
       v: the same.
       heads: number of heads.
       size: the most tokens there can be; bounds what is remembered.
+      windows: how many of the last tokens each head remembers, None for all; if
+        all do, leave it out.
+      mask: int[T, ...], 0 for padding, which takes no place in a window; k is
+        to be 0 there.  None for none.
 
     Returns:
       (y float[T, ..., heads d], the next state).
@@ -393,11 +417,22 @@ class Reference(Ops):
     """
     path = self.path(name)
     shape = (*q.shape[1:-1], memory_width(q.shape[-1], heads))
+    past = None
+    if windows is not None and state is not None:
+      check_past(path, state, (widest(windows), *q.shape[1:]))
+      state, past = state["sums"], state["past"]
     if state is None:
       state = jnp.zeros(shape, q.dtype)
     check_memory(path, state, shape)
-    y, state = recall(q, k, v, state, heads)
-    return y, self.site(name, state, whole=size)
+    if windows is None:
+      y, state = recall(q, k, v, state, heads)
+      return y, self.site(name, state, whole=size)
+    y, state, past = recall_windows(q, k, v, state, past, heads, windows, mask)
+    return y, {"sums": self.site(name, state, whole=size), "past": past}
+
+  def literal(self, values: tuple[int, ...], like):
+    """Whole numbers as a value, one for each feature, of the type of `like`."""
+    return jnp.asarray(values, like.dtype)
 
   # --- state
 

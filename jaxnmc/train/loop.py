@@ -35,12 +35,15 @@ class Recipe:
     batch: windows per step.
     seq: ids per window.
     lr: peak learning rate.
-    schedule: `wsd` or `two_stage`.
+    schedule: one of `schedules.SCHEDULES`.
     warmup: steps of linear warm-up.
     weight_decay: on matrices only.
     clip: largest gradient norm.
     seed: of the initial weights and of the order of windows.
     alpha: weight of the teacher's soft targets, 0 ... 1.
+    cosine: weight of 1 - cos of the last hidden states, the teacher's and ours.
+    only: train parameters whose path has a match of this regular expression
+      and leave the others as they are; None: all.
     dtype: of the operands of ternary products, `float32` or `bfloat16`; what
       is kept in float32 then, `train.mixed` says.
   """
@@ -55,6 +58,8 @@ class Recipe:
   clip: float = 1.0
   seed: int = 0
   alpha: float = 0.0
+  cosine: float = 0.0
+  only: str | None = None
   dtype: str = "float32"
 
   def __post_init__(self) -> None:
@@ -70,7 +75,7 @@ class Recipe:
         raise ConfigError(
           f"{name}: found {getattr(self, name)}, allowed is more than 0"
         )
-    for name in ("warmup", "weight_decay"):
+    for name in ("warmup", "weight_decay", "cosine"):
       if not 0 <= getattr(self, name) < math.inf:
         raise ConfigError(
           f"{name}: found {getattr(self, name)}, allowed is 0 or more"
@@ -135,7 +140,8 @@ def train(
     recipe: what determines the result.
     rhythm: how often what happens.
     workdir: an existing folder.
-    teacher: (fn, params) with the same vocabulary, for recipe.alpha > 0.
+    teacher: (fn, params) with the same vocabulary, for recipe.alpha or
+      recipe.cosine > 0.
     plan: number formats that the model is trained and scored under.
 
   Returns:
@@ -151,7 +157,9 @@ def train(
   schedule = schedules.make(
     recipe.schedule, recipe.lr, recipe.steps, recipe.warmup
   )
-  optimizer = step_lib.adamw(schedule, recipe.weight_decay, recipe.clip)
+  optimizer = step_lib.adamw(
+    schedule, recipe.weight_decay, recipe.clip, recipe.only
+  )
   mesh = step_lib.make_mesh(rhythm.devices)
   whole, split = step_lib.shardings(mesh)
   step_fn = step_lib.make_step(
@@ -162,6 +170,7 @@ def train(
     batch=recipe.batch,
     teacher=teacher,
     alpha=recipe.alpha,
+    cosine=recipe.cosine,
     dtype=recipe.dtype,
     plan=plan,
   )

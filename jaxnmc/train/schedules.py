@@ -59,11 +59,21 @@ def wsd(
   return schedule
 
 
+def cosine(peak: float, steps: int, warmup: int = 0) -> Schedule:
+  """Half a cosine from the peak to zero, times the warm-up; as `two_stage`."""
+
+  def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+    t = jnp.asarray(step, jnp.float32)
+    return peak * 0.5 * (1.0 + jnp.cos(jnp.pi * t / steps)) * _warm(t, warmup)
+
+  return schedule
+
+
 def _warm(t: jax.Array, warmup: int) -> jax.Array:
   return jnp.minimum(1.0, (t + 1.0) / max(warmup, 1))
 
 
-SCHEDULES = {"two_stage": two_stage, "wsd": wsd}
+SCHEDULES = {"cosine": cosine, "two_stage": two_stage, "wsd": wsd}
 
 
 def make(name: str, peak: float, steps: int, warmup: int) -> Schedule:

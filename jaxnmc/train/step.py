@@ -1,5 +1,6 @@
 """One training step: loss, gradient, AdamW; jitted over a device mesh."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxnmc.errors import ConfigError
 from jaxnmc.numerics.fx import real
+from jaxnmc.ops.observe import path_name
 from jaxnmc.ops.transform import simulated
 from jaxnmc.quantize.plan import Plan
 from jaxnmc.train import mixed
@@ -18,6 +20,7 @@ from jaxnmc.train.compiled import Compiled
 from jaxnmc.train.schedules import Schedule
 
 Params = Any
+HIDDEN = "norm"  # the site of the last hidden states
 
 
 @flax.struct.dataclass
@@ -91,6 +94,26 @@ def distillation(
   return _mean((jnp.exp(target) * (target - student)).sum(-1), mask)
 
 
+def similarity(
+  hidden: jax.Array, teacher: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+  """Mean cosine of the angles between two hidden states, in float32.
+
+  Args:
+    hidden: of the student, [..., D].
+    teacher: its hidden states, [..., D]; no gradient goes there.
+    mask: as for `cross_entropy`.
+
+  Returns:
+    float32[], -1 to 1.
+  """
+  teacher = jax.lax.stop_gradient(teacher).astype(jnp.float32)
+  cosines = optax.cosine_similarity(
+    hidden.astype(jnp.float32), teacher, epsilon=1e-12
+  )
+  return _mean(cosines, mask)
+
+
 def _mean(values: jax.Array, mask: jax.Array | None) -> jax.Array:
   if mask is None:
     return values.mean()
@@ -100,12 +123,25 @@ def _mean(values: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 
 def adamw(
-  schedule: Schedule, weight_decay: float = 0.01, clip: float = 1.0
+  schedule: Schedule,
+  weight_decay: float = 0.01,
+  clip: float = 1.0,
+  only: str | None = None,
 ) -> optax.GradientTransformation:
   """AdamW, b1 0.9, b2 0.95, clipped; decay on matrices only.
 
   Gains and lower bounds are no matrices: pulling them to zero would change
   what the layer means, not how large its weights are.
+
+  Args:
+    schedule: learning rate by step.
+    weight_decay: of matrices.
+    clip: largest gradient norm, that of the trained parameters.
+    only: regular expression; parameters whose path has no match stay as they
+      are.  None: all are trained.
+
+  Raises (`init` of the result):
+    ConfigError: `only` is no regular expression, or matches no parameter.
   """
 
   def matrices(params: Params) -> Params:
@@ -113,12 +149,42 @@ def adamw(
       lambda path, _: getattr(path[-1], "key", None) == "weight", params
     )
 
-  return optax.chain(
+  trained = optax.chain(
     optax.clip_by_global_norm(clip),
     optax.adamw(
       schedule, b1=0.9, b2=0.95, weight_decay=weight_decay, mask=matrices
     ),
   )
+  if only is None:
+    return trained
+  return optax.partition(
+    {"trained": trained, "frozen": optax.set_to_zero()},
+    lambda params: _labels(params, only),
+  )
+
+
+def _labels(params: Params, only: str) -> Params:
+  """For every parameter, whether it is "trained" or "frozen"."""
+  try:
+    pattern = re.compile(only)
+  except re.error as error:
+    raise ConfigError(
+      f"only: {only!r} is no regular expression ({error})"
+    ) from error
+
+  def label(path, _):
+    return "trained" if pattern.search(path_name(path)) else "frozen"
+
+  labels = jax.tree_util.tree_map_with_path(label, params)
+  if "trained" not in jax.tree.leaves(labels):
+    some = [
+      path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)
+    ]
+    raise ConfigError(
+      f"only: {only!r} matches no parameter, so nothing would be trained; there"
+      f" are {', '.join(some[:3])}, ..."
+    )
+  return labels
 
 
 def init(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
@@ -156,6 +222,22 @@ def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
   )
 
 
+def _run(fn: Callable, ops, params: Params, inputs: dict, taps: bool):
+  """(logits, hidden states in front of the head or None) of a model."""
+  ops.taps = taps
+  logits = fn(ops, params, inputs, None)[0].logits
+  return logits, ops.tape.values.get(HIDDEN)
+
+
+def _need_hidden(*hidden: jax.Array | None) -> None:
+  for name, found in zip(("the model", "the teacher"), hidden):
+    if found is None:
+      raise ConfigError(
+        f"cosine: {name} has no site {HIDDEN!r}, whose values would be"
+        " compared; leave --cosine out"
+      )
+
+
 def make_step(
   fn: Callable,
   optimizer: optax.GradientTransformation,
@@ -166,12 +248,14 @@ def make_step(
   pad_id: int | None = None,
   teacher: tuple[Callable, Params] | None = None,
   alpha: float = 0.0,
+  cosine: float = 0.0,
   dtype: str = "float32",
   plan: Plan | None = None,
 ) -> Compiled:
   """Returns `step(state, ids int32[T + 1, B]) -> (state, metrics)`.
 
-  The loss is (1 - alpha) * cross-entropy + alpha * KL(teacher || student).
+  The loss is (1 - alpha) * cross-entropy + alpha * KL(teacher || student) +
+  cosine * (1 - cos(hidden states)).
   The batch is split over the mesh; gradients are summed by the compiler. The
   old state is donated. It compiles once; what it compiles after that it says
   in the log (`Compiled`).
@@ -184,14 +268,17 @@ def make_step(
     batch: B.
     pad_id: targets with this id do not count; None: all count.
     teacher: (fn, params) with the same vocabulary, or None.
-    alpha: weight of the teacher, 0 ... 1.
+    alpha: weight of the teacher's logits, 0 ... 1.
+    cosine: weight of the angle to the teacher's last hidden states, those of
+      the site "norm" of both.
     dtype: of the operands of ternary products (`mixed` says what that means).
     plan: number formats that the model is trained under (`fake_quant`, whose
       gradients go straight through roundings); the teacher stays float.
 
   Raises:
-    ConfigError: batch is no multiple of the mesh, alpha does not go with the
-      teacher, there is no such dtype, or it is not float32 under a plan.
+    ConfigError: batch is no multiple of the mesh, alpha or cosine do not go
+      with the teacher, there is no such dtype, or it is not float32 under a
+      plan; of the step: a model has no site "norm".
   """
   if batch % mesh.size:
     raise ConfigError(
@@ -201,6 +288,11 @@ def make_step(
   if not 0.0 <= alpha <= 1.0 or (alpha and teacher is None):
     raise ConfigError(
       f"alpha: found {alpha}, allowed is 0 ... 1, and 0 without a teacher"
+    )
+  if cosine < 0 or (cosine and (teacher is None or plan is not None)):
+    raise ConfigError(
+      f"cosine: found {cosine}, allowed is 0 or more, and 0 without a teacher"
+      " or under a plan"
     )
 
   mixed.interpreter(dtype)  # refuses a wrong one before anything is traced
@@ -212,22 +304,27 @@ def make_step(
 
   def loss_fn(params: Params, ids: jax.Array):
     inputs, targets = {"ids": ids[:-1]}, ids[1:]
+    hidden = None
     if plan is None:
-      logits = fn(mixed.interpreter(dtype), params, inputs, None)[0].logits
+      ops = mixed.interpreter(dtype)
+      logits, hidden = _run(fn, ops, params, inputs, cosine > 0)
     else:
       ops = simulated(plan, jnp.float32)
       logits = real(fn(ops, params, inputs, None)[0].logits)
     mask = None if pad_id is None else targets != pad_id
     nats = cross_entropy(logits, targets, mask)
-    if teacher is None or alpha == 0.0:
+    if teacher is None or alpha == cosine == 0.0:
       return nats, nats
     teach, frozen = teacher
-    soft = distillation(
-      logits,
-      teach(mixed.interpreter(dtype), frozen, inputs, None)[0].logits,
-      mask,
-    )
-    return (1.0 - alpha) * nats + alpha * soft, nats
+    ops = mixed.interpreter(dtype)
+    wanted, aim = _run(teach, ops, frozen, inputs, cosine > 0)
+    loss = (1.0 - alpha) * nats
+    if alpha:
+      loss = loss + alpha * distillation(logits, wanted, mask)
+    if cosine:
+      _need_hidden(hidden, aim)
+      loss = loss + cosine * (1.0 - similarity(hidden, aim, mask))
+    return loss, nats
 
   def step(state: TrainState, ids: jax.Array):
     grad = jax.value_and_grad(loss_fn, has_aux=True)

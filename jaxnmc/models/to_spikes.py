@@ -1,0 +1,274 @@
+"""A transformer as a spiking one: parameters and thresholds, by calibration.
+
+NeurTransformer's steps (Balaji et al. 2025, arXiv 2510.00133; free choices as
+docs/spiking.md says), on any `gpt.Config`:
+
+    attention       softmax gives way to spiking attention.  The projections of
+        q, k and v stay; their thresholds, and that of the output, come from a
+        percentile of the drives.  W_o becomes the least-squares map from the
+        counts of spikes to what the stream lacks behind the layer.  This is a
+        start for fine-tuning, not an equal.
+    feed-forward    the activation gives way to counts of spikes over ticks, a
+        table of thresholds per channel: an approximation that gets exact with
+        ticks (Bu et al. 2022, arXiv 2303.04347), without training.
+
+Layers are converted one after the other, each on what the converted ones before
+it give, and towards the stream of the model that is converted, so that errors
+do not add up.  Everything here runs on the host, once.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from jaxnmc.errors import ConfigError
+from jaxnmc.models import gpt, spiking
+from jaxnmc.models.gpt_config import Config
+from jaxnmc.ops.reference import Reference, gelu
+from jaxnmc.spike import checks, thresholds
+
+__all__ = ["Recipe", "convert"]
+
+# Of the least-squares map, relative to the mean square of a count.
+_RIDGE = 1e-2
+# The growing branch of GELU begins at its minimum.
+_GELU_LEAST = -0.7517916
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+  """What becomes spikes, and how.
+
+  Attributes:
+    ticks: of the neurons of attention; None: attention stays as it is.
+    neuron: of attention, one of `spiking.NEURONS`.
+    signed: its spikes are -1, 0 and 1; else 0 and 1.
+    windows: how many tokens each head remembers, None for all; or None.
+    positions: "rotary", "learned" or "none"; None: as the model has them.
+    share: percentile of a drive's magnitude that is two thresholds high.
+    mlp_ticks: of the neurons of feed-forward blocks; None: they stay.
+    mlp_top: the activation that the largest count stands for, per channel:
+      "least_error" (of clipping and rounding together), "maximum", or a
+      percentile as "p99.9".
+  """
+
+  ticks: int | None = 4
+  neuron: str = "lif"
+  signed: bool = False
+  windows: tuple[int | None, ...] | None = None
+  positions: str | None = None
+  share: float = 99.0
+  mlp_ticks: int | None = 8
+  mlp_top: str = "p99.9"
+
+
+def convert(
+  config: Config, params, ids, how: Recipe = Recipe()
+) -> tuple[Config, Any]:
+  """The spiking model of a transformer.
+
+  Args:
+    config: of a model with softmax attention and blocks that do not spike.
+    params: its float parameters.
+    ids: int[B, T], calibration text.
+    how: ticks, neurons, thresholds.
+
+  Returns:
+    (config, params) of the spiking model.
+
+  Raises:
+    ConfigError: nothing would be converted, what is asked for spikes already,
+      its matrices are ternary, there is no such choice, or the text does not
+      tell a threshold.
+  """
+  _check(config, how)
+  attn = {} if how.ticks is None else _attention_fields(config, how)
+  blocks = {} if how.mlp_ticks is None else {"mlp_ticks": how.mlp_ticks}
+  made = dataclasses.replace(config, **attn, **blocks)
+  ids = jnp.asarray(np.asarray(ids).T, jnp.int32)
+  places = gpt.place(config.context, ids)
+  given = _embedded(config, params, ids, places)
+  mine = _embedded(made, params, ids, places)
+  layers = []
+  for p in params["layers"]:
+    wanted = _taps(config, p, given, places)
+    here = _taps(config, p, mine, places)
+    layer = dict(p)
+    if how.ticks is not None:
+      layer["attn"] = _ssa(made, p["attn"], here, wanted["mid"] - mine, how)
+    half = dataclasses.replace(made, mlp_ticks=None)
+    here = _taps(half, layer, mine, places)
+    if how.mlp_ticks is not None:
+      layer["mlp"] = _counts(config.mlp, p["mlp"], here, how)
+    given, mine = wanted["out"], _taps(made, layer, mine, places)["out"]
+    layers.append(layer)
+  kept = {k: v for k, v in params.items() if k != "positions"}
+  if made.positions == "learned":
+    kept["positions"] = params["positions"]
+  return made, {**kept, "layers": layers}
+
+
+def _check(config: Config, how: Recipe) -> None:
+  if how.ticks is None and how.mlp_ticks is None:
+    raise ConfigError(
+      "to_spikes: neither ticks nor mlp_ticks is given, so nothing would be"
+      " converted; give one of them, or both"
+    )
+  if config.ternary:
+    raise ConfigError(
+      "to_spikes: the matrices of this model are ternary (BitLinear) and cannot"
+      " take the scale of a spike; give a model with dense ones, or run this"
+      " one by jaxnmc.spiking"
+    )
+  if how.ticks is not None:
+    checks.ticks("to_spikes", how.ticks)
+    if config.attention != "softmax":
+      raise ConfigError(
+        f"to_spikes: the attention of this model is {config.attention!r}"
+        " already; allowed is softmax, or ticks=None"
+      )
+  if how.mlp_ticks is not None:
+    checks.ticks("to_spikes", how.mlp_ticks)
+    if config.mlp_ticks is not None:
+      raise ConfigError(
+        "to_spikes: the feed-forward blocks of this model spike already, with"
+        f" {config.mlp_ticks} ticks; give mlp_ticks=None"
+      )
+  if how.positions == "learned" and config.positions != "learned":
+    raise ConfigError(
+      f"to_spikes: the positions of this model are {config.positions!r}; it has"
+      " no learned ones to keep"
+    )
+
+
+def _attention_fields(config: Config, how: Recipe) -> dict[str, Any]:
+  positions = config.positions if how.positions is None else how.positions
+  return {
+    "attention": "ssa",
+    "ticks": how.ticks,
+    "neuron": how.neuron,
+    "signed": how.signed,
+    "windows": how.windows,
+    "positions": positions,
+  }
+
+
+def _embedded(config: Config, params, ids, places) -> jax.Array:
+  """The residual stream in front of the first layer, [T, B, D]."""
+  r = params["embed"]["weight"][ids]
+  if config.positions == "learned":
+    r = r + params["positions"]["weight"][places.positions]
+  return r
+
+
+def _taps(config: Config, p, r, places) -> dict[str, jax.Array]:
+  """Values of all sites of one layer, [T, B, n] by path."""
+
+  @jax.jit
+  def run(p, r):
+    ops = Reference(taps=True)
+    gpt.block(ops, config, p, r, places)
+    return ops.tape.values
+
+  return run(p, r)
+
+
+def _ssa(made: Config, p: Mapping, here, wanted, how: Recipe) -> dict:
+  """Parameters of one attention.
+
+  Args:
+    made: of the spiking model.
+    p: parameters of the attention with softmax.
+    here: values of its sites.
+    wanted: what is to be added to the stream, [T, B, D].
+    how: thresholds.
+  """
+  turned = made.positions == "rotary"
+  drives = {
+    name: here[
+      "attn." + (f"{name}_turned" if turned and name in "qk" else name)
+    ]
+    for name in "qkv"
+  }
+  level = lambda x: thresholds.percentile(x, how.share, signed=how.signed) / 2
+  width = drives["v"].shape[-1]
+  log = lambda x: jnp.full(width, np.log(level(np.asarray(x))), jnp.float32)
+  logs = {name: log(x) for name, x in drives.items()}
+  logs["out"] = jnp.zeros(width, jnp.float32)
+
+  @jax.jit
+  def run(logs):
+    ops = Reference(taps=True)
+    counts, _ = spiking.attend(ops, made, logs, drives, None, None)
+    reads = [ops.tape.values[f"read.{t}"] for t in range(made.ticks)]
+    return counts, jnp.stack(reads) / ops.tape.values["seen.count"]
+
+  logs["out"] = log(run(logs)[1])
+  weight, offset = _fit(run(logs)[0], wanted)
+  o = {**p["o"], "weight": jnp.asarray(weight, jnp.float32)}
+  if "bias" in o:
+    o["bias"] = jnp.asarray(offset, jnp.float32)
+  return {**p, "o": o, "ssa": logs}
+
+
+def _fit(x, y) -> tuple[np.ndarray, np.ndarray]:
+  """W and b of the least (x W^T + b - y)^2, with a small ridge on W."""
+  x, y = (np.asarray(a, np.float64).reshape(-1, a.shape[-1]) for a in (x, y))
+  mean_x, mean_y = x.mean(0), y.mean(0)
+  x, y = x - mean_x, y - mean_y
+  square = x.T @ x
+  ridge = _RIDGE * len(x) * max(float((x**2).mean()), 1e-12)
+  weight = np.linalg.solve(square + ridge * np.eye(len(square)), x.T @ y).T
+  return weight, mean_y - weight @ mean_x
+
+
+def _counts(kind: str, p: Mapping, here, how: Recipe) -> dict:
+  """Parameters of one feed-forward block."""
+  ticks, signed = how.mlp_ticks or 0, kind == "swiglu"
+  site = {"swiglu": "glu", "relu": "relu"}.get(kind, "gelu")
+  top = _tops(np.asarray(here[f"mlp.{site}"]), ticks, how.mlp_top, signed)
+  levels = (np.arange(ticks)[:, None] + 0.5) * top / ticks
+  weight = np.asarray(p["down"]["weight"], np.float64) * (top / ticks)
+  return {
+    **p,
+    "fire": jnp.asarray(_inputs(kind, levels), jnp.float32),
+    "down": {**p["down"], "weight": jnp.asarray(weight, jnp.float32)},
+  }
+
+
+def _tops(values, ticks: int, how: str, signed: bool) -> np.ndarray:
+  """What the largest count stands for, float64[channels]."""
+  more = {"per_channel": True, "signed": signed}
+  if how == "least_error":
+    return thresholds.least_error(values, ticks, **more)
+  if how == "maximum":
+    return thresholds.maximum(values, **more)
+  try:
+    share = float(how.removeprefix("p"))
+  except ValueError:
+    share = -1.0
+  if not how.startswith("p") or share < 0:
+    raise ConfigError(
+      f"to_spikes: found {how!r}; allowed are least_error, maximum and"
+      " percentiles as 'p99.9'"
+    )
+  return thresholds.percentile(values, share, **more)
+
+
+def _inputs(mlp: str, levels: np.ndarray) -> np.ndarray:
+  """Where the activation reaches these levels, on its growing branch."""
+  if mlp in ("relu", "swiglu"):
+    return levels
+  form = "tanh" if mlp == "gelu_tanh" else "erf"
+  # gelu(x) < x for x > 0, and x - gelu(x) is at most 0.17 there.
+  low, high = np.full_like(levels, _GELU_LEAST), levels + 0.5
+  act = lambda x: np.asarray(gelu(jnp.asarray(x), form), np.float64)
+  for _ in range(60):
+    middle = (low + high) / 2
+    below = act(middle) < levels
+    low, high = np.where(below, middle, low), np.where(below, high, middle)
+  return high
