@@ -157,49 +157,10 @@ class Quantized(Elementwise, Norms, FloatOnly):
     self._fits(self._rows(path, x, matrix), frac, high)
     return self._across(path, x, matrix, parts), high
 
-  def _bias(self, path: str, bias, width: int, frac: int):
-    """A bias at the binary point of its sums, and its bound.
-
-    The sums are not touched: a bias of more fraction bits is rounded, once.
-    """
-    key = path + ".bias"
-    value = self.store.const(key, bias, self.plan.format(key), None)
-    if value.shape != (width,):
-      raise PlanError(
-        f"{key}: a bias of shape {list(value.shape)} cannot be added to"
-        f" {width} features"
-      )
-    shift = value.frac - frac
-    # R(bound, shift) of docs/numerics.md, 2, in Python's integers.
-    if shift > 0:
-      reach = (value.bound + (1 << shift - 1)) >> shift
-    else:
-      reach = value.bound << -shift
-    if self.alu.exact:
-      label = f"{key} (.{value.frac} at {frac} fraction bits)"
-      self._fits(label, frac, reach)
-    # Limits that nothing reaches: a clip there would halve a gradient.
-    limits = {"low": -reach - 1, "high": reach + 1}
-    q = self.alu.param(value.q)
-    return self.alu.round_shift(q, shift=shift, **limits), reach
-
   def _across(self, path: str, x: Fx, matrix, parts: int) -> tuple:
     """Sums int32[T, ..., out / parts] of a matrix; how x travels there."""
     del path
     return self.alu.dense(x.q, matrix, bound=x.bound, parts=parts)
-
-  def sum(self, x) -> Fx:
-    """Sum over features at one aggregator neuron: [T, ..., 1]."""
-    path = self._here()
-    x = self._plain(path, x)
-    n = x.shape[-1]
-    return self._value(path, self.alu.sum(x.q), x.frac, x.low * n, x.high * n)
-
-  def broadcast(self, x, width: int) -> Fx:
-    """One value to `width` neurons: [T, ..., 1] -> [T, ..., width]."""
-    x = self._plain(self._here(), x)
-    q = self.alu.broadcast(x.q, width=width)
-    return dataclasses.replace(x, q=q)
 
   def matmul(self, a, b) -> Fx:
     """Product of two activations over their last two axes."""

@@ -36,9 +36,12 @@ def layer_norm(
   The variance is that of the n values (divided by n); Ba et al. 2016 (arXiv
   1607.06450).
   """
-  centred = x - jnp.mean(x, axis=-1, keepdims=True)
-  var = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-  return centred * (1 / jnp.sqrt(var + eps)) * gain + bias
+  return rms_norm(centred(x), gain, eps) + bias
+
+
+def centred(x: jax.Array) -> jax.Array:
+  """x less its mean over the last axis: float[..., n]."""
+  return x - jnp.mean(x, axis=-1, keepdims=True)
 
 
 def gelu(x: jax.Array, form: str) -> jax.Array:
@@ -243,11 +246,21 @@ class Reference(Ops):
       return {k: self.site(k, v * root * g) for k, g in gains.items()}
 
   def layer_norm(self, name: str, x, gain, bias, eps: float):
-    """LayerNorm with gain and bias float[n]; the result is the site `name`."""
-    path = self.path(name)
-    gain = self._stored(path + ".gain", gain)
-    bias = self._stored(path + ".bias", bias)
-    return self.site(name, layer_norm(x, gain, bias, eps))
+    """LayerNorm: what is centred, then scaled, then has a bias, each a site.
+
+    Args:
+      name: name of the result; `name`.centred and `name`.scaled lie on the way.
+      x: float[T, ..., n].
+      gain: float[n].
+      bias: float[n].
+      eps: added to the variance, which is that of the n values.
+
+    Returns:
+      float[T, ..., n], as the function `layer_norm`.
+    """
+    middle = self.site(name + ".centred", centred(x))
+    scaled = self.site(name + ".scaled", rms_norm(middle, gain, eps))
+    return self.site(name, scaled + bias)
 
   def act_quant(self, name: str, x):
     """The reference's dynamic 8-bit quantiser, one scale per token."""
