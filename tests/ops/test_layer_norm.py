@@ -97,14 +97,19 @@ def cases(draw):
   codes = st.integers(-bound, bound)
   row = st.lists(codes, min_size=n, max_size=n)
   gains = st.lists(st.integers(-127, 127), min_size=n, max_size=n)
+  frac = draw(st.integers(9, 12))
+  # As a plan has it: all of what is centred, and no bit to spare.
+  centred = Format(16, frac + int(math.log2(32639 / (2 * bound))))
+  if not draw(st.booleans()):
+    frac, centred = draw(st.integers(2, 12)), draw(CENTRED)
   return {
     "rows": [draw(row), draw(row)],
-    "frac": draw(st.integers(2, 12)),
+    "frac": frac,
     "bound": bound,
     "gain": draw(gains),
     "bias": draw(row),
     "plan": plan_of(
-      draw(CENTRED), draw(SITES), draw(SITES), Format(16, draw(BIASES))
+      centred, draw(SITES), draw(SITES), Format(16, draw(BIASES))
     ),
   }
 
