@@ -26,7 +26,7 @@ from typing import Any
 import jax
 from jax import numpy as jnp
 
-from jaxnmc.models import bitlinear
+from jaxnmc.models import bitlinear, spiking
 from jaxnmc.models.gpt_config import GPT2, PRESETS, Config
 from jaxnmc.models.inputs import check_context, token_check
 from jaxnmc.models.model import Out
@@ -52,12 +52,14 @@ class _Places:
     slots: int32[T, ...], where its key and value go; C for nowhere.
     seen: bool[T, S, ...], whether token t sees key s: S = T keys of this call
       without a state, else the S = C slots of the memory.
+    real: bool[T, ...], whether it is a token that has a place; None: all are.
     end: int32[...], tokens after this call.
   """
 
   positions: jax.Array
   slots: jax.Array
   seen: jax.Array
+  real: jax.Array | None
   end: jax.Array
 
 
@@ -75,7 +77,10 @@ def _places(size: int, ids, mask, start) -> _Places:
   if start is not None:
     keys = jnp.arange(size).reshape(size, *(1,) * (ids.ndim - 1))
   seen = (keys[None] <= positions[:, None]) & fits[:, None]
-  return _Places(positions, slots, seen, after[-1])
+  # Known to be true where nothing came before and nothing is masked.
+  known = mask is None and start is None
+  told = None if known else (real == 1) & fits
+  return _Places(positions, slots, seen, told, after[-1])
 
 
 def _norm(ops, config, name, p, x):
@@ -107,7 +112,7 @@ def _projection(ops, config, name, p, x):
 
 
 def _token_mixer(ops, config, p, x, places, state):
-  """Attention: (output before the residual, memory of this layer)."""
+  """Attention: (output before the residual, state of this layer)."""
   q, k, v = _projections(ops, config, ("q", "k", "v"), p, x)
   if config.positions == "rotary":
     turn = lambda name, x, heads: ops.rotate(
@@ -116,6 +121,13 @@ def _token_mixer(ops, config, p, x, places, state):
     )
     q = turn("q_turned", q, config.num_heads)
     k = turn("k_turned", k, config.kv_heads)
+  if config.attention == "ssa":
+    drives = {"q": q, "k": k, "v": v}
+    with ops.at("ssa"):
+      mixed, state = spiking.attend(
+        ops, config, p["ssa"], drives, places.real, state
+      )
+    return _projection(ops, config, "o", p, mixed), state
   old = state or {"k": None, "v": None}
   memory = {
     "k": ops.remember("k_memory", old["k"], k, places.slots, config.context),
@@ -243,6 +255,11 @@ def parameters(config: Config) -> tuple[Parameter, ...]:
     shape = (config.context, d)
     rows.append(Parameter("positions.weight", shape, "table", std))
   for layer in range(config.num_layers):
+    if config.attention == "ssa":
+      rows.extend(
+        Parameter(f"layers.{layer}.attn.ssa.{name}", (q,), "threshold")
+        for name in ("q", "k", "v", "out")
+      )
     for part, matrices in (("attn", attn), ("mlp", mlp)):
       if config.block_norms:
         norm(f"layers.{layer}.{part}_norm")
@@ -267,7 +284,8 @@ def init_params(config: Config, key: jax.Array) -> dict:
   """
   rows = parameters(config)
   keys = jax.random.split(key, len(rows))
-  start = {"gain": jnp.ones, "bias": jnp.zeros}
+  # Thresholds are logarithms.
+  start = {"gain": jnp.ones, "bias": jnp.zeros, "threshold": jnp.zeros}
 
   def draw(row: Parameter, key: jax.Array) -> jax.Array:
     if row.kind in start:
@@ -279,10 +297,21 @@ def init_params(config: Config, key: jax.Array) -> dict:
 
 
 def init_state(config: Config, batch: tuple[int, ...] = ()) -> dict[str, Any]:
-  """Empty memories, float32[*batch, C, kv_heads h] per layer, position 0."""
-  shape = (*batch, config.context, config.kv_heads * config.head_size)
-  empty = lambda: jnp.zeros(shape, jnp.float32)
+  """Empty memories per layer, position 0.
+
+  Softmax: {"k", "v"}: float32[*batch, C, kv_heads h].  SSA: {"rank":
+  float32[*batch, H h], "memory": float32[*batch, H h h] per tick}.
+  """
+  width = config.kv_heads * config.head_size
+  empty = lambda *shape: jnp.zeros((*batch, *shape), jnp.float32)
+
+  def layer():
+    if config.attention == "softmax":
+      return {name: empty(config.context, width) for name in "kv"}
+    memory = [empty(width * config.head_size) for _ in range(config.ticks)]
+    return {"rank": empty(width), "memory": memory}
+
   return {
     "position": jnp.zeros(batch, jnp.int32),
-    "layers": [{"k": empty(), "v": empty()} for _ in range(config.num_layers)],
+    "layers": [layer() for _ in range(config.num_layers)],
   }

@@ -3,6 +3,7 @@
 import dataclasses
 
 from jaxnmc.errors import ConfigError
+from jaxnmc.models.spiking import NEURONS
 from jaxnmc.ops.attention import PAIRINGS
 
 # Far beyond any model; a size above it is a damaged or invented config.
@@ -12,9 +13,12 @@ _MLP_MULTIPLE = 32
 CHOICES = {
   "norm": ("rms", "layer"),
   "mlp": ("swiglu", "gelu", "gelu_tanh", "relu"),
-  "positions": ("rotary", "learned"),
+  "positions": ("rotary", "learned", "none"),
   "rotary_pairs": PAIRINGS,
+  "attention": ("softmax", "ssa"),
+  "neuron": NEURONS,
 }
+MAX_TICKS = 64
 _FLAGS = ("block_norms", "bias", "head_bias", "tie_word_embeddings", "ternary")
 
 
@@ -40,9 +44,14 @@ class Config:
       `ternary`) those inside the BitLinears are the only ones, but for the
       last, in front of the head.
     mlp: "swiglu", "gelu" (exact), "gelu_tanh" (as GPT-2) or "relu".
-    positions: "rotary" or "learned".
+    positions: "rotary", "learned" or "none".
     rope_theta: base of the rotary frequencies.
     rotary_pairs: "halves" (as Hugging Face) or "neighbours" (as llama2.c).
+    attention: "softmax", or "ssa" (causal spiking self-attention without
+      softmax; `jaxnmc.models.spiking`).
+    ticks: of the neurons of "ssa".
+    neuron: of "ssa": "lif" or "if".
+    mlp_ticks: ticks of spiking feed-forward blocks; None: they do not spike.
     bias: projections have biases.
     head_bias: a head of its own has one, too.
     tie_word_embeddings: the head is the embedding table.
@@ -74,6 +83,10 @@ class Config:
   positions: str = "rotary"
   rope_theta: float = 10000.0
   rotary_pairs: str = "halves"
+  attention: str = "softmax"
+  ticks: int = 4
+  neuron: str = "lif"
+  mlp_ticks: int | None = None
   bias: bool = False
   head_bias: bool = False
   tie_word_embeddings: bool = True
@@ -99,6 +112,8 @@ class Config:
           f"config field {field!r} must be one of {', '.join(allowed)}; found"
           f" {value!r}"
         )
+    for field in ("ticks", "mlp_ticks"):
+      self._ticks(field)
     for field in _FLAGS:
       value = getattr(self, field)
       if not isinstance(value, bool):
@@ -131,6 +146,17 @@ class Config:
         f"config field {field!r} must be at most {top}; found {value}"
       )
 
+  def _ticks(self, field: str) -> None:
+    value = getattr(self, field)
+    if field == "mlp_ticks" and value is None:
+      return
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not 1 <= value <= MAX_TICKS:
+      raise ConfigError(
+        f"config field {field!r} must be a whole number from 1 to {MAX_TICKS};"
+        f" found {value!r}"
+      )
+
   def _together(self) -> None:
     """Fields that depend on each other."""
     if self.head_dim is None and self.hidden_size % self.num_heads:
@@ -147,6 +173,12 @@ class Config:
       raise ConfigError(
         "rotary positions turn pairs of features, so a head needs an even"
         f" width; found {self.head_size}; change 'num_heads' or 'head_dim'"
+      )
+    if self.attention == "ssa" and self.kv_heads != self.num_heads:
+      raise ConfigError(
+        f"config field 'num_kv_heads' ({self.num_kv_heads}) must be 'num_heads'"
+        f" ({self.num_heads}) when 'attention' is \"ssa\": every head has a"
+        " memory of its own"
       )
     for field in ("bias", "head_bias"):
       if self.ternary and getattr(self, field):
@@ -202,6 +234,10 @@ class Config:
       block += sum(out for out, _ in shapes)
     if self.ternary:
       block += sum(inp for _, inp in shapes)
+    if self.attention == "ssa":
+      block += 4 * q
+    if self.mlp_ticks is not None:
+      block += self.mlp_ticks * i
     norm = d if self.norm == "rms" else 2 * d
     block += 2 * norm * self.block_norms
     head = 0 if self.tie_word_embeddings else v * d + d * self.ternary

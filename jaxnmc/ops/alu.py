@@ -18,6 +18,9 @@ from jaxnmc.numerics import rsqrt, sigmoid, wide
 from jaxnmc.numerics.packed import Packed
 from jaxnmc.numerics.sigmoid import SigmoidTable
 from jaxnmc.numerics.weights import QDense, QMatrix
+from jaxnmc.ops.memory import recall
+
+EXACT_FLOAT = 1 << 24  # float32 holds every integer below
 
 Int = int | jax.Array  # a static number
 Value = Any  # an operand: int32 or float array, or node of a graph
@@ -190,6 +193,27 @@ class IntAlu:
   def matmul(self, a, b):
     """[..., n, k] @ [..., k, m]; the bound has been checked."""
     return jnp.matmul(a, b, preferred_element_type=jnp.int32)
+
+  def recall(self, q, k, v, memory, *, heads: int, bound: int):
+    """Reads and writes a memory of sums: see `memory.recall`.
+
+    Args:
+      q: [T, ..., heads d], -1, 0 or 1.
+      k: the same.
+      v: the same.
+      memory: [..., heads d d].
+      heads: number of heads.
+      bound: static bound of the result.
+
+    Returns:
+      (y [T, ..., heads d], the next memory).
+    """
+    if bound >= EXACT_FLOAT:
+      return recall(q, k, v, memory, heads)
+    # Matrix units are for floats, which hold these integers.
+    q, k, v, memory = (x.astype(jnp.float32) for x in (q, k, v, memory))
+    y, memory = recall(q, k, v, memory, heads)
+    return y.astype(jnp.int32), memory.astype(jnp.int32)
 
   def outer(self, a, b):
     """[..., n], [..., m] -> [..., n, m]."""

@@ -1,5 +1,6 @@
 """The format of a value that a scan carries from step to step."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ def carry_formats(path: str, once: Callable, init, first):
       f" {_structure(formats)}; it belongs to another model"
     )
   init = jax.tree.map(
-    lambda value, like: _as_carry(path, value, like),
+    lambda value, like: as_carry(path, value, like),
     init,
     formats,
     is_leaf=is_fx,
@@ -77,8 +78,18 @@ def _describe(x: Fx) -> str:
   return f"{x.frac} fraction bits in [{x.low}, {x.high}]"
 
 
-def _as_carry(path: str, value: Fx, like: Any) -> Fx:
-  """`value` with the format of `like`, if that changes no number."""
+def as_carry(path: str, value: Any, like: Fx) -> Fx:
+  """`value` with the format of `like`, if that changes no number.
+
+  Args:
+    path: where, for messages.
+    value: the state handed in; zeros (0 to 0) take any format.
+    like: the state as this model and plan have it; its codes do not matter.
+
+  Raises:
+    PlanError: it is no fixed-point state, or one of another plan or model.
+  """
+  _only_fixed_point(path, value)
   formats = (
     (value.frac, value.low, value.high),
     (like.frac, like.low, like.high),
@@ -93,7 +104,7 @@ def _as_carry(path: str, value: Fx, like: Any) -> Fx:
       f"{path}: the state has shape {list(value.shape)}, the model's"
       f" {list(like.shape)}; it belongs to another model or batch"
     )
-  return like.replace(q=value.q)
+  return dataclasses.replace(like, q=value.q)
 
 
 def _same(path: str, before: Fx, after: Fx) -> None:

@@ -21,8 +21,14 @@ def lower_bounds(raw: jax.Array) -> jax.Array:
   return jnp.cumsum(share, axis=0) - share[:1]
 
 
+def positive(log: jax.Array) -> jax.Array:
+  """e^x: thresholds, learned as logarithms, stay above 0."""
+  return jnp.exp(log)
+
+
 CONSTANTS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "lower_bounds": lower_bounds,
+  "positive": positive,
 }
 
 

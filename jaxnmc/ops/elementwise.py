@@ -77,10 +77,11 @@ class Elementwise(FixedPoint):
     low, high = max(a.low, b.low), max(a.high, b.high)
     return self._value(self._here(), self.alu.max(a.q, b.q), a.frac, low, high)
 
-  def compare(self, a, b) -> Fx:
-    """1 where a >= b, else 0; no fraction bits."""
+  def compare(self, a, b, slope=None) -> Fx:
+    """1 where a >= b, else 0; no fraction bits.  Integers have no slope."""
     a, b = self._aligned(a, b)
-    return Fx(self.alu.ge(a.q, b.q), frac=0, low=0, high=1)
+    fires = self.alu.ge if self.alu.exact or slope is None else slope
+    return Fx(fires(a.q, b.q), frac=0, low=0, high=1)
 
   def select(self, cond, a, b) -> Fx:
     """`a` where cond is not zero, else `b`."""

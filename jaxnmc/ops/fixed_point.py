@@ -173,7 +173,14 @@ class FixedPoint(Ops):
     if taps and (taps is True or path in taps):
       self.emit(path, value, "stack")
 
-  def site(self, name: str, x, align: str | None = None, unit: bool = False):
+  def site(
+    self,
+    name: str,
+    x,
+    align: str | None = None,
+    unit: bool = False,
+    whole: int | None = None,
+  ):
     """Rounds, shifts and saturates x into the plan's format of this site.
 
     The equation is in docs/numerics.md, 2 ("site").
@@ -183,6 +190,7 @@ class FixedPoint(Ops):
       x: Fx of int32[T, ..., n], with or without a pending matrix scale.
       align: used by `calibrate` only.
       unit: used by `calibrate` only.
+      whole: used by `calibrate` only.
 
     Returns:
       Fx in the site's format, same shape.
@@ -192,7 +200,7 @@ class FixedPoint(Ops):
       FormatError: one multiply-shift cannot reach the format.
       TransformError: called inside a raw JAX transform.
     """
-    del align, unit
+    del align, unit, whole
     path = self.path(name)
     self.guard(path)
     fmt = self.plan.format(path)

@@ -42,11 +42,13 @@ class Notes:
   Attributes:
     roles: parameter path -> its part.
     units: sites that lie in [0, 1].
+    wholes: site of whole numbers -> their largest magnitude.
     aligns: site -> the site whose fraction bits bound its own.
   """
 
   roles: dict[str, Role] = dataclasses.field(default_factory=dict)
   units: set[str] = dataclasses.field(default_factory=set)
+  wholes: dict[str, int] = dataclasses.field(default_factory=dict)
   aligns: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -120,11 +122,13 @@ class Observe(Reference):
       most = jnp.max(jnp.abs(x), axis=tuple(range(x.ndim - 1)))
       self.emit(path + CHANNELS, most.astype(jnp.float32), "max")
 
-  def site(self, name, x, align=None, unit=False):
+  def site(self, name, x, align=None, unit=False, whole=None):
     """Measures max |x|."""
     path = self.path(name)
     if unit:
       self.notes.units.add(path)
+    if whole is not None:
+      self.notes.wholes[path] = whole
     if align is not None:
       # A sibling outside of the scan's own scope: the last part is replaced.
       self.notes.aligns[path] = align

@@ -9,13 +9,15 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+from jax import numpy as jnp
 
 from jaxnmc.errors import FormatError, PlanError
 from jaxnmc.kernels.ternary import MAX_TWO_PLANES
 from jaxnmc.numerics.fx import Fx
-from jaxnmc.ops.carry import carry_formats
+from jaxnmc.ops.carry import as_carry, carry_formats
 from jaxnmc.ops.elementwise import Elementwise, product_range
 from jaxnmc.ops.float_only import FloatOnly
+from jaxnmc.ops.memory import memory_width
 from jaxnmc.ops.norms import Norms
 
 
@@ -176,6 +178,58 @@ class Quantized(Elementwise, Norms, FloatOnly):
     low, high = product_range(a, b)
     q = self.alu.outer(a.q, b.q)
     return self._value(label, q, a.frac + b.frac, low, high)
+
+  def memory(self, name: str, state, q, k, v, heads: int, size: int):
+    """Attention without softmax over a memory of sums, exact.
+
+    Args:
+      name: of the memory, a site of whole numbers.
+      state: Fx of int32[..., heads d d] of an earlier call, or None for zeros.
+      q: Fx of int32[T, ..., heads d] without fraction bits, at most 1.
+      k: the same.
+      v: the same.
+      heads: number of heads.
+      size: the most tokens there can be.
+
+    Returns:
+      (y, the next state): |y| <= size d, no fraction bits.
+
+    Raises:
+      FormatError: an operand is no spike, or the plan's format of the memory
+        does not hold `size`.
+      PlanError: the state is of another model, batch or plan.
+    """
+    path = self.path(name)
+    self.guard(path)
+    q, k, v = (self._spike(path, x) for x in (q, k, v))
+    fmt = self.plan.format(path)
+    if fmt.frac != 0 or fmt.high < size:
+      raise FormatError(
+        f"{path}: {size} tokens may fill the memory to {size}; the plan's"
+        f" format is {fmt}, up to {fmt.high * 2.0**-fmt.frac:g}; whole numbers"
+        " of this size are needed (calibrate the model again)"
+      )
+    shape = (*q.shape[1:-1], memory_width(q.shape[-1], heads))
+    empty = Fx(jnp.zeros(shape, q.q.dtype), frac=0, low=0, high=0)
+    like = Fx(empty.q, frac=0, low=fmt.low, high=fmt.high, site=path)
+    before = as_carry(path, empty if state is None else state, like)
+    reach = size * q.shape[-1] // heads
+    y, after = self.alu.recall(
+      q.q, k.q, v.q, before.q, heads=heads, bound=reach
+    )
+    state = dataclasses.replace(before, q=after)
+    self._tap(path, state)
+    return self._value(path, y, 0, -reach, reach), state
+
+  def _spike(self, path: str, x) -> Fx:
+    """Refuses what is no whole number of magnitude at most 1."""
+    x = self._plain(path, x)
+    if x.frac != 0 or x.bound > 1:
+      raise FormatError(
+        f"{path}: a memory takes spikes, whole numbers of magnitude at most 1;"
+        f" {x.label} may reach {x.bound * 2.0**-x.frac:g}"
+      )
+    return x
 
   # --- state
 

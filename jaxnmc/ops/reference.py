@@ -17,6 +17,7 @@ from jaxnmc.numerics.ternary import ternary_values
 from jaxnmc.ops import attention
 from jaxnmc.ops.base import Ops
 from jaxnmc.ops.constants import constant
+from jaxnmc.ops.memory import check_memory, memory_width, recall
 
 ACT_LEVELS = 127
 MIN_ABSMAX = 1e-5
@@ -98,7 +99,14 @@ class Reference(Ops):
     super().__init__()
     self.taps = taps
 
-  def site(self, name: str, x, align: str | None = None, unit: bool = False):
+  def site(
+    self,
+    name: str,
+    x,
+    align: str | None = None,
+    unit: bool = False,
+    whole: int | None = None,
+  ):
     """Names a value that gets a number format; identity in float.
 
     Args:
@@ -106,11 +114,13 @@ class Reference(Ops):
       x: float[T, ..., n].
       align: a sibling site whose fraction bits bound this one's from above.
       unit: the value lies in [0, 1] by construction.
+      whole: the value is a whole number of at most this magnitude by
+        construction (spikes, counts), which every plan holds exactly.
 
     Returns:
       x.
     """
-    del align, unit
+    del align, unit, whole
     if self.taps:
       self.emit(self.path(name), x, "stack")
     return x
@@ -300,9 +310,19 @@ class Reference(Ops):
     """Element-wise maximum."""
     return jnp.maximum(a, b)
 
-  def compare(self, a, b):
-    """1 where a >= b, else 0 (threshold is inclusive)."""
-    return (a >= b).astype(a.dtype)
+  def compare(self, a, b, slope=None):
+    """1 where a >= b, else 0 (threshold is inclusive).
+
+    Args:
+      a: float[T, ..., n], a potential, say.
+      b: float that broadcasts, its threshold.
+      slope: `slope(a, b)` with this value and a gradient of its own
+        (`spike.surrogates.fire`); None: there is no gradient.
+
+    Returns:
+      float[T, ..., n] of 0 and 1.
+    """
+    return (a >= b).astype(a.dtype) if slope is None else slope(a, b)
 
   def select(self, cond, a, b):
     """`a` where cond is not zero, else `b`."""
@@ -365,6 +385,32 @@ class Reference(Ops):
     Arguments as those of `jaxnmc.ops.attention.attend`.
     """
     return self.site(name, attention.attend(q, k, v, seen, heads, kv_heads))
+
+  def memory(self, name: str, state, q, k, v, heads: int, size: int):
+    """Attention without softmax over a memory of sums (`jaxnmc.ops.memory`).
+
+    Args:
+      name: of the memory, a site of whole numbers.
+      state: float[..., heads d d] of an earlier call, or None for zeros.
+      q: float[T, ..., heads d], whole numbers of magnitude at most 1 (spikes).
+      k: the same.
+      v: the same.
+      heads: number of heads.
+      size: the most tokens there can be; bounds what is remembered.
+
+    Returns:
+      (y float[T, ..., heads d], the next state).
+
+    Raises:
+      PlanError: the state is of another model or batch.
+    """
+    path = self.path(name)
+    shape = (*q.shape[1:-1], memory_width(q.shape[-1], heads))
+    if state is None:
+      state = jnp.zeros(shape, q.dtype)
+    check_memory(path, state, shape)
+    y, state = recall(q, k, v, state, heads)
+    return y, self.site(name, state, whole=size)
 
   # --- state
 

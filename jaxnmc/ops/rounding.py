@@ -84,9 +84,10 @@ class Rounding(Reference):
   def _rounded(self, path: str, x):
     return rounded(x, self.plan.site(path), path)
 
-  def site(self, name, x, align=None, unit=False):
+  def site(self, name, x, align=None, unit=False, whole=None):
     """Rounds to the plan's format of this site, if it has one."""
-    return super().site(name, self._rounded(self.path(name), x), align, unit)
+    x = self._rounded(self.path(name), x)
+    return super().site(name, x, align, unit, whole)
 
   # --- parameters
 

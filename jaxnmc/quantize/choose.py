@@ -160,6 +160,9 @@ def _format(path: str, settings: Mapping[str, Any], stats: Stats) -> SiteFormat:
     )
   if settings.get("floating", True):
     return Float()
+  if path in stats.notes.wholes:
+    # Spikes and counts: another format would make other numbers of them.
+    return Format(max(2, stats.notes.wholes[path].bit_length() + 1), 0)
   if "bits" not in settings:
     raise PlanError(
       f"site {path}: a rule gives it {settings['frac']} fraction bits, but none"

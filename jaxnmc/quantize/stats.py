@@ -51,6 +51,7 @@ class Stats:
     notes = Notes(
       {**self.notes.roles, **other.notes.roles},
       self.notes.units | other.notes.units,
+      {**self.notes.wholes, **other.notes.wholes},
       {**self.notes.aligns, **other.notes.aligns},
     )
     return Stats(
@@ -78,6 +79,8 @@ class Stats:
       "aligns": self.notes.aligns,
       "tokens": self.tokens,
     }
+    if self.notes.wholes:
+      data["wholes"] = self.notes.wholes
     sha = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
     for arrays, kind in ((self.histograms, "<i8"), (self.channels, "<f4")):
       for path, array in sorted(arrays.items()):

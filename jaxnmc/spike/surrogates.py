@@ -38,7 +38,7 @@ from jax import numpy as jnp
 
 from jaxnmc.errors import ConfigError
 
-__all__ = ["ATAN", "KINDS", "Surrogate", "heaviside", "surrogate"]
+__all__ = ["ATAN", "KINDS", "Surrogate", "fire", "heaviside", "surrogate"]
 
 
 class _Kind(NamedTuple):
@@ -239,6 +239,32 @@ def surrogate(
 
 
 ATAN = Surrogate()
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def fire(h: jax.Array, theta: jax.Array, shape: Surrogate = ATAN) -> jax.Array:
+  """1 where h >= theta, else 0; differentiates as g(h / theta - 1).
+
+  The slope is that of the potential in units of its threshold, so that it is
+  the same at every scale, and thresholds can be learned.
+
+  Args:
+    h: float[...], potentials.
+    theta: float that broadcasts, thresholds above 0.
+    shape: the surrogate.
+
+  Returns:
+    The dtype of h.
+  """
+  return (h >= theta).astype(h.dtype)
+
+
+@fire.defjvp
+def _fire_jvp(shape, primals, tangents):
+  (h, theta), (dh, dtheta) = primals, tangents
+  u = h / theta - 1
+  du = (dh - (u + 1) * dtheta) / theta
+  return fire(h, theta, shape), shape.derivative(u) * du
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))

@@ -51,6 +51,7 @@ PLAN = Plan(
     "k.weight": Format(8, 6),
     "k.bias": Format(16, 12),
     "t": Format(8, 5),
+    "mem": Format(4, 0),
   },
   {k: NormFormat() for k in ("n", "p", "m", "d", "l")},
   {},

@@ -1,7 +1,11 @@
 """Rows of sums and products: ternary synapses, value times value."""
 
-import numpy as np
+import dataclasses
 
+import numpy as np
+from jax import numpy as jnp
+
+from jaxnmc.numerics.fx import Fx
 from jaxnmc.numerics.ternary import Ternary
 from jaxnmc.numerics.weights import QDense, QMatrix, QVector
 from tests.ops.rows.base import (
@@ -101,7 +105,51 @@ def outer(a, b):
   return a[..., :, None] * b[..., None, :]
 
 
+HEADS, SPIKE = 2, (0, -1, 1)
+
+
+def recalled(q, k, v):
+  """Rows of y by the recurrence, head by head."""
+  d = q.shape[-1] // HEADS
+  memory = np.zeros((HEADS, d, d), q.dtype)
+  rows = []
+  for t in range(len(q)):
+    row = []
+    for j in range(HEADS):
+      mine = slice(j * d, (j + 1) * d)
+      memory[j] = memory[j] + k[t, mine, None] * v[t, None, mine]
+      row += [sum(q[t, mine] * memory[j, :, e]) for e in range(d)]
+    rows.append(row)
+  return np.array(rows, q.dtype)
+
+
+def memory(ops, values, params):
+  """y of all tokens, computed in two calls."""
+  del params
+  whole = isinstance(values[0], Fx)
+  piece = lambda x, rows: (
+    dataclasses.replace(x, q=x.q[rows]) if whole else x[rows]
+  )
+  call = lambda state, rows: ops.memory(
+    *("mem", state, *(piece(x, rows) for x in values), HEADS, T)
+  )
+  first, state = call(None, slice(0, 1))
+  rest, state = call(state, slice(1, None))
+  if not whole:
+    return jnp.concatenate([first, rest])
+  assert (state.frac, state.low, state.high) == (0, -7, 7)
+  return dataclasses.replace(first, q=jnp.concatenate([first.q, rest.q]))
+
+
 ROWS = {
+  "memory": Row(
+    memory,
+    (SPIKE, SPIKE, SPIKE),
+    recalled,
+    0,
+    recalled,
+    bound=(-T * N // HEADS, T * N // HEADS),
+  ),
   "sum": Row(op("sum"), (C,), total, 9, total, bound=(-2000 * N, 3000 * N)),
   "broadcast": Row(
     lambda o, v, p: o.broadcast(o.sum(*v), 7), (A,), repeated, 3, repeated
