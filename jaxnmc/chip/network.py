@@ -171,6 +171,12 @@ class Network:
   ticks: bool = False
 
   @functools.cached_property
+  def entry(self) -> int:
+    """Id of the value that the host sends for every token."""
+    sent = [s.source for s in self.synapses if self.populations[s.src].host]
+    return sent[0] if sent else self.graph.inputs[0].id
+
+  @functools.cached_property
   def steps_per_token(self) -> int:
     """Steps from injection to the last value of the token, plus one."""
     return max(self.depth) + 1
@@ -384,6 +390,7 @@ def network(graph: Graph, waits: str = "fifo") -> Network:
             )
           )
   delays = {s.port: s.delay for s in synapses if s.delay}
+  _check_entry(graph, synapses)
   populations = tuple(
     _population(
       *(graph, i, members, depth, home, ports, port_of, on_axons, delays)
@@ -393,6 +400,18 @@ def network(graph: Graph, waits: str = "fifo") -> Network:
   return Network(
     graph, populations, tuple(synapses), tuple(ports), tuple(depth), tuple(home)
   )
+
+
+def _check_entry(graph: Graph, synapses: list[Synapse]) -> None:
+  """Refuses a host that would send two values for a token."""
+  own = graph.before_cores
+  sent = list(dict.fromkeys(s.path for s in synapses if s.source in own))
+  if len(sent) > 1:
+    raise PlacementError(
+      f"the host would send {' and '.join(sent)} for every token, but it sends"
+      " one value: add them (ops.site(..., ops.add(...))) in front of the first"
+      " layer"
+    )
 
 
 def _ages(graph, index, members, depth, home, port_of):
@@ -449,5 +468,5 @@ def _population(
     fifos,
     tuple(i for i in own if nodes[i].op == "prev"),
     tuple(sorted({depth[i] for i in own})),
-    first.op == "input",
+    any(nodes[i].op == "input" for i in members),
   )

@@ -63,24 +63,19 @@ class _Places:
   end: jax.Array
 
 
-def _places(size: int, ids, mask, start) -> _Places:
+def _places(ops, size: int, ids, mask, start) -> _Places:
   """Places of tokens int32[T, ...] after `start` int32[...] others, or None."""
-  real = jnp.ones(ids.shape, jnp.int32)
-  if mask is not None:
-    real = jnp.asarray(mask).astype(jnp.int32)
-  count = jnp.cumsum(real, axis=0, dtype=jnp.int32)
-  after = count if start is None else start + count
-  positions = after - real
+  positions, end = ops.positions(ids, mask, start)
   fits = positions < size
-  slots = jnp.where((real == 1) & fits, positions, size)
+  real = fits if mask is None else fits & (jnp.asarray(mask) == 1)
+  slots = jnp.where(real, positions, size)
   keys = slots
   if start is not None:
     keys = jnp.arange(size).reshape(size, *(1,) * (ids.ndim - 1))
   seen = (keys[None] <= positions[:, None]) & fits[:, None]
   # Known to be true where nothing came before and nothing is masked.
   known = mask is None and start is None
-  told = None if known else (real == 1) & fits
-  return _Places(positions, slots, seen, told, after[-1])
+  return _Places(positions, slots, seen, None if known else real, end)
 
 
 def _norm(ops, config, name, p, x):
@@ -187,7 +182,7 @@ def make(config: Config):
       # Also where no transform has checked the inputs, as in training.
       check_context(ids.shape[0], config.context, "inputs['ids']")
     start = None if state is None else state["position"]
-    places = _places(config.context, ids, mask, start)
+    places = _places(ops, config.context, ids, mask, start)
     r = ops.embed("embed", params["embed"]["weight"], ids)
     if config.positions == "learned":
       table = params["positions"]["weight"]

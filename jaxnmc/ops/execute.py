@@ -254,7 +254,7 @@ def execute(exe: Executable, numbers, rows, states, taps, extras, length=None):
   Args:
     exe: prepared graph.
     numbers: `exe.load()`.
-    rows: int32[T, width] injected by the host.
+    rows: input node id -> int32[T, width], from the host.
     states: `prev` node id -> int32[E].
     taps: function (run index, {local index: int32[T, width]}, extra) ->
       pytree; its results come back stacked over the layers of the run.
@@ -266,7 +266,7 @@ def execute(exe: Executable, numbers, rows, states, taps, extras, length=None):
     (values, states, tapped): exported and output values by node id,
     int32[T, width]; new states by `prev` node id; the taps of each run.
   """
-  values = {exe.graph.input.id: rows}
+  values = dict(rows)
   fresh: dict[int, jax.Array] = {}
   tapped = []
   for index, (run, data) in enumerate(zip(exe.runs, numbers, strict=True)):

@@ -11,10 +11,18 @@ import jax
 import numpy as np
 
 from jaxnmc.errors import PlanError
-from jaxnmc.numerics.fx import Fx, is_fx
+from jaxnmc.numerics.fx import is_fx
 from jaxnmc.numerics.packed import Packed
 from jaxnmc.ops.alu import IntAlu, Value
-from jaxnmc.ops.graph import ELEMENTWISE, Graph, Node, Output
+from jaxnmc.ops.graph import (
+  ELEMENTWISE,
+  POSITION,
+  TOKEN,
+  Count,
+  Graph,
+  Node,
+  Output,
+)
 from jaxnmc.ops.quantized import Quantized
 from jaxnmc.ops.stores import IntStore, check_qparams
 
@@ -122,10 +130,12 @@ class GraphAlu(IntAlu):
     return x
 
   def gather_rows(self, table, ids) -> Sym:
-    """The embedded token arrives from the host."""
-    del ids
+    """A row comes from the host; `ids` says which (`Record.embed`)."""
     return self.emit(
-      "input", width=int(table.shape[-1]), data=np.asarray(table)
+      "input",
+      static={"index": ids},
+      width=int(table.shape[-1]),
+      data=np.asarray(table),
     )
 
   def dense(self, x, weight, *, bound, parts=1):
@@ -183,13 +193,44 @@ for _name in ELEMENTWISE:
 
 
 class Record(Quantized):
-  """Quantized, writing a graph of one token."""
+  """Quantized, writing a graph of one token.
+
+  Attributes:
+    bind: id of a `prev` node -> id of the value that replaces it.
+    ids: stands for the token, int32[1].
+    position: stands for the number of tokens before it, int32[1].
+    count: stands for the number of tokens with it, int32[].
+  """
 
   def __init__(self, plan) -> None:
     alu = GraphAlu()
     super().__init__(plan, alu, IntStore())
     self.bind: dict[int, int] = {}
+    self.ids = np.zeros((1,), np.int32)
+    self.position = np.zeros((1,), np.int32)
+    self.count = np.ones((), np.int32)
     alu.scope = lambda: self._path
+
+  def positions(self, ids, mask=None, before=None):
+    """Known to the host only, which keeps count."""
+    del ids, before
+    self.keep(mask, None)
+    return self.position, self.count
+
+  def embed(self, name, table, ids):
+    """A row of the token, or of its position, comes from the host.
+
+    Raises:
+      PlanError: any other row.
+    """
+    # By identity: what was computed from these is something else.
+    known = {id(self.ids): TOKEN, id(self.position): POSITION}
+    if id(ids) not in known:
+      raise PlanError(
+        f"{self.path(name)}: the host takes the row of a token or of its"
+        " position; pass inputs['ids'] or what ops.positions returned, as it is"
+      )
+    return super().embed(name, table, known[id(ids)])
 
   def keep(self, mask, x):
     """A mask is for batches; cores simply do not get the masked tokens.
@@ -252,10 +293,17 @@ def record(fn, plan, qparams) -> Graph:
   plan.need_integers("record")
   check_qparams(qparams, plan)
   ops = Record(plan)
-  ids = np.zeros((1,), np.int32)
-  out, state = fn(ops, qparams.tree, {"ids": ids}, None)
+  out, state = fn(ops, qparams.tree, {"ids": ops.ids}, None)
 
-  def output(x: Fx) -> Output:
+  def output(x) -> Output | Count:
+    if x is ops.count:
+      return Count()
+    if not is_fx(x):
+      raise PlanError(
+        f"record: a result or state of type {type(x).__name__} is no"
+        " fixed-point value and no count of ops.positions, so neither cores nor"
+        " host can keep it; leave it out"
+      )
     return Output(x.q.id, x.frac, x.low, x.high, x.site)
 
   out, state = jax.tree.map(output, (out, state), is_leaf=is_fx)

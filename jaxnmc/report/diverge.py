@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
+from jaxnmc.chip.engines import host
 from jaxnmc.errors import ConfigError
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.ops import transform
@@ -186,7 +187,7 @@ def _of_graph(fn, plan, qparams, ids: np.ndarray) -> dict[str, Any]:
   """Sites of the recorded network, evaluated as the functional engine does."""
   graph = record(fn, plan, qparams)
   exe = executable(graph)
-  rows = np.asarray(graph.input.data)[ids].astype(np.int32)
+  rows = host.rows(graph, host.tables(graph), ids, 0)
   zeros = {
     old: jnp.zeros(graph.nodes[old].width, jnp.int32) for old in graph.bind
   }
@@ -196,8 +197,8 @@ def _of_graph(fn, plan, qparams, ids: np.ndarray) -> dict[str, Any]:
   def call(numbers, rows):
     return execute(exe, numbers, rows, zeros, every, extras)[2]
 
-  tapped = jax.device_get(jax.jit(call)(exe.load(), jnp.asarray(rows)))
-  codes = {graph.input.id: rows}
+  tapped = jax.device_get(jax.jit(call)(exe.load(), rows))
+  codes = dict(jax.device_get(rows))
   for run, found in zip(exe.runs, tapped, strict=True):
     for local, stacked in found.items():
       for n, layer in enumerate(run.layers):

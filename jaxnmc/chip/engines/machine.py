@@ -288,7 +288,7 @@ def build(placement) -> Machine:
   last = max(net.depth[n] for i in where for n in net.populations[i].nodes)
   return Machine(
     *(routes, classes, groups, tuple(taps.values())),
-    *(where, local, last, net.graph.input.width),
+    *(where, local, last, net.graph.nodes[net.entry].width),
   )
 
 

@@ -180,11 +180,12 @@ class _Writer:
 
 
 def _outputs(tree, new: Mapping[int, int]):
-  return jax.tree.map(
-    lambda leaf: dataclasses.replace(leaf, node=new[leaf.node]),
-    tree,
-    is_leaf=lambda x: isinstance(x, Output),
-  )
+  def moved(leaf):
+    if isinstance(leaf, Output):
+      return dataclasses.replace(leaf, node=new[leaf.node])
+    return leaf
+
+  return jax.tree.map(moved, tree)
 
 
 def _crosses(reader: Node, source: Node) -> bool:
@@ -243,7 +244,7 @@ def _wide_messages(graph: Graph, spans, bits: int | None) -> dict[int, int]:
   for node in graph.nodes:
     for arg in node.args:
       source = graph.nodes[arg]
-      if source.op == "input" or not _crosses(node, source):
+      if arg in graph.before_cores or not _crosses(node, source):
         continue
       low, high = spans[arg]
       parts = count(low, high, bits)
