@@ -11,15 +11,22 @@ The tokens of one call are computed by their scores,
 
 the same sum in another order: exact in integers, and in floats that hold them.
 
+On cores neuron (a, b) of a head holds S[a, b].  Spike a of k and spike b of v
+come to it by synapses of weight 1, it adds their product, multiplies what it
+has then with spike a of q, and sends that to y[b], which sums over a.
+
 Arrays are time first, features last, any batch axes between; a memory is flat:
 [..., heads d d], row k of a head before row k + 1.
 """
 
 import jax
+import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
 from jaxnmc.errors import PlanError
+
+READ = ".read"  # behind the name of a memory: what its neurons send
 
 
 def memory_width(width: int, heads: int) -> int:
@@ -59,6 +66,45 @@ def recall(
   y = y + product("t...hd,...hde->t...he", q, before)
   after = before + product("t...hd,t...he->...hde", k, v)
   return y.reshape(*y.shape[:-2], -1), after.reshape(memory.shape)
+
+
+def reads(
+  q: jax.Array, k: jax.Array, v: jax.Array, memory: jax.Array, heads: int
+) -> jax.Array:
+  """What every neuron of a memory sends: q_i[a] S_i[a, b].
+
+  Arguments as those of `recall`.
+
+  Returns:
+    [T, ..., heads d d], dtype of q.
+  """
+  size = q.shape[-1] // heads
+  split = lambda x: x.reshape(*x.shape[:-1], heads, size)
+  q, k, v = split(q), split(k), split(v)
+  written = jnp.cumsum(k[..., :, None] * v[..., None, :], 0, dtype=q.dtype)
+  held = memory.reshape(*memory.shape[:-1], heads, size, size) + written
+  read = q[..., :, None] * held
+  return read.reshape(*read.shape[:-3], -1)
+
+
+def wiring(width: int, heads: int) -> tuple[np.ndarray, np.ndarray]:
+  """Synapses from the features of a value to the neurons of the memories.
+
+  Args:
+    width: heads d, features of q, k and v.
+    heads: number of heads.
+
+  Returns:
+    (rows, columns): int8[heads d d, width], 1 where neuron (head, a, b) gets
+    feature (head, a), or (head, b).
+  """
+  size = width // heads
+  head, a, b = np.indices((heads, size, size)).reshape(3, -1)
+  rows, columns = (np.zeros((head.size, width), np.int8) for _ in "ab")
+  neurons = np.arange(head.size)
+  rows[neurons, head * size + a] = 1
+  columns[neurons, head * size + b] = 1
+  return rows, columns
 
 
 def check_memory(path: str, memory, shape: tuple[int, ...]) -> None:

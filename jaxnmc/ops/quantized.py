@@ -17,7 +17,7 @@ from jaxnmc.numerics.fx import Fx
 from jaxnmc.ops.carry import as_carry, carry_formats
 from jaxnmc.ops.elementwise import Elementwise, product_range
 from jaxnmc.ops.float_only import FloatOnly
-from jaxnmc.ops.memory import memory_width
+from jaxnmc.ops.memory import READ, memory_width, reads
 from jaxnmc.ops.norms import Norms
 
 
@@ -200,15 +200,7 @@ class Quantized(Elementwise, Norms, FloatOnly):
       PlanError: the state is of another model, batch or plan.
     """
     path = self.path(name)
-    self.guard(path)
-    q, k, v = (self._spike(path, x) for x in (q, k, v))
-    fmt = self.plan.format(path)
-    if fmt.frac != 0 or fmt.high < size:
-      raise FormatError(
-        f"{path}: {size} tokens may fill the memory to {size}; the plan's"
-        f" format is {fmt}, up to {fmt.high * 2.0**-fmt.frac:g}; whole numbers"
-        " of this size are needed (calibrate the model again)"
-      )
+    q, k, v, fmt = self._memory_of(path, q, k, v, size)
     shape = (*q.shape[1:-1], memory_width(q.shape[-1], heads))
     empty = Fx(jnp.zeros(shape, q.q.dtype), frac=0, low=0, high=0)
     like = Fx(empty.q, frac=0, low=fmt.low, high=fmt.high, site=path)
@@ -219,7 +211,24 @@ class Quantized(Elementwise, Norms, FloatOnly):
     )
     state = dataclasses.replace(before, q=after)
     self._tap(path, state)
+    if self.taps and self.taps is not True and path + READ in self.taps:
+      # Heads d times as much as y, so only for who asks for it by name.
+      sent = reads(q.q, k.q, v.q, before.q, heads)
+      self._tap(path + READ, dataclasses.replace(state, q=sent))
     return self._value(path, y, 0, -reach, reach), state
+
+  def _memory_of(self, path: str, q, k, v, size: int) -> tuple:
+    """q, k, v and the format of a memory, refused where they do not do."""
+    self.guard(path)
+    q, k, v = (self._spike(path, x) for x in (q, k, v))
+    fmt = self.plan.format(path)
+    if fmt.frac != 0 or fmt.high < size:
+      raise FormatError(
+        f"{path}: {size} tokens may fill the memory to {size}; the plan's"
+        f" format is {fmt}, up to {fmt.high * 2.0**-fmt.frac:g}; whole numbers"
+        " of this size are needed (calibrate the model again)"
+      )
+    return q, k, v, fmt
 
   def _spike(self, path: str, x) -> Fx:
     """Refuses what is no whole number of magnitude at most 1."""

@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnmc.errors import PlanError
-from jaxnmc.numerics.fx import is_fx
+from jaxnmc.errors import FormatError, PlanError
+from jaxnmc.kernels.ternary import MAX_TWO_PLANES
+from jaxnmc.numerics.fx import Fx, is_fx
 from jaxnmc.numerics.packed import Packed
+from jaxnmc.numerics.weights import QDense
 from jaxnmc.ops.alu import IntAlu, Value
 from jaxnmc.ops.graph import (
   ELEMENTWISE,
@@ -23,6 +25,7 @@ from jaxnmc.ops.graph import (
   Node,
   Output,
 )
+from jaxnmc.ops.memory import READ, memory_width, wiring
 from jaxnmc.ops.quantized import Quantized
 from jaxnmc.ops.stores import IntStore, check_qparams
 
@@ -241,6 +244,38 @@ class Record(Quantized):
     if mask is not None:
       raise PlanError("record takes inputs without a mask")
     return x
+
+  def memory(self, name, state, q, k, v, heads, size):
+    """A memory of sums as d x d neurons per head (`jaxnmc.ops.memory`).
+
+    Raises:
+      FormatError: as `Quantized.memory`, or what is read has more than the two
+        8-bit digits of a message.
+    """
+    del state
+    path = self.path(name)
+    q, k, v, fmt = self._memory_of(path, q, k, v, size)
+    if size > MAX_TWO_PLANES:
+      raise FormatError(
+        f"{path}: {size} tokens may fill the memory to {size}, but its neurons"
+        f" send at most {MAX_TWO_PLANES}; give the model a smaller context"
+      )
+    width = q.shape[-1]
+    rows, columns = wiring(width, heads)
+    reach = size * width // heads
+
+    def through(x, codes, bound: int):
+      return self.alu.dense(x, QDense(codes, frac=0, l1=0), bound=bound)[0]
+
+    before = self.alu.emit("prev", width=memory_width(width, heads))
+    written = self.alu.mul(through(k.q, rows, 1), through(v.q, columns, 1))
+    after = self.alu.mark(self.alu.add(before, written), path, True)
+    self.bind[before.id] = after.id
+    read = self.alu.mul(through(q.q, rows, 1), after)
+    read = self.alu.mark(read, path + READ, True)
+    y = through(read, np.ascontiguousarray(columns.T), size)
+    state = Fx(after, frac=0, low=fmt.low, high=fmt.high, site=path)
+    return self._value(path, y, 0, -reach, reach), state
 
   def vmap(self, name, body, *args, in_axes=0, out_axes=0):
     """Not placed yet.
