@@ -19,6 +19,8 @@ Arrays are time first, features last, any batch axes between; a memory is flat:
 [..., heads d d], row k of a head before row k + 1.
 """
 
+import functools
+
 import jax
 import numpy as np
 from jax import lax
@@ -87,16 +89,18 @@ def reads(
   return read.reshape(*read.shape[:-3], -1)
 
 
-def wiring(width: int, heads: int) -> tuple[np.ndarray, np.ndarray]:
-  """Synapses from the features of a value to the neurons of the memories.
+@functools.lru_cache(maxsize=4)
+def wiring(width: int, heads: int) -> tuple[np.ndarray, ...]:
+  """Synapses to and from the neurons of the memories, one copy of them.
 
   Args:
     width: heads d, features of q, k and v.
     heads: number of heads.
 
   Returns:
-    (rows, columns): int8[heads d d, width], 1 where neuron (head, a, b) gets
-    feature (head, a), or (head, b).
+    (rows, columns, back): int8[heads d d, width], 1 where neuron (head, a, b)
+    gets feature (head, a), or (head, b), and the latter the other way round.
+    They are not to be written to.
   """
   size = width // heads
   head, a, b = np.indices((heads, size, size)).reshape(3, -1)
@@ -104,7 +108,10 @@ def wiring(width: int, heads: int) -> tuple[np.ndarray, np.ndarray]:
   neurons = np.arange(head.size)
   rows[neurons, head * size + a] = 1
   columns[neurons, head * size + b] = 1
-  return rows, columns
+  found = rows, columns, np.ascontiguousarray(columns.T)
+  for array in found:
+    array.setflags(write=False)
+  return found
 
 
 def check_memory(path: str, memory, shape: tuple[int, ...]) -> None:

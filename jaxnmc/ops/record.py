@@ -261,7 +261,7 @@ class Record(Quantized):
         f" send at most {MAX_TWO_PLANES}; give the model a smaller context"
       )
     width = q.shape[-1]
-    rows, columns = wiring(width, heads)
+    rows, columns, back = wiring(width, heads)
     reach = size * width // heads
 
     def through(x, codes, bound: int):
@@ -273,7 +273,7 @@ class Record(Quantized):
     self.bind[before.id] = after.id
     read = self.alu.mul(through(q.q, rows, 1), after)
     read = self.alu.mark(read, path + READ, True)
-    y = through(read, np.ascontiguousarray(columns.T), size)
+    y = through(read, back, size)
     state = Fx(after, frac=0, low=fmt.low, high=fmt.high, site=path)
     return self._value(path, y, 0, -reach, reach), state
 

@@ -12,6 +12,8 @@ from jaxnmc.errors import FormatError, TokenError
 from jaxnmc.models import gpt
 from jaxnmc.numerics.fx import codes
 from jaxnmc.ops.memory import reads, recall, wiring
+from jaxnmc.report import tables
+from jaxnmc.report.populations import population_rows, population_table
 from tests.ops.rows.products import recalled
 
 HEADS, SIZE, TICKS, CONTEXT = 2, 3, 2, 10
@@ -128,7 +130,7 @@ def test_padding_and_saturation_counts_take_the_interpreter():
   same_counts(counts, engine("functional")(qparams, {"ids": IDS})[2])
 
 
-def test_the_neurons_of_a_memory():
+def test_the_neurons_of_a_memory(capsys):
   """d x d per head, three accumulators and one word of state each."""
   _, _, plan, _, placement, _ = build()
   net = placement.network
@@ -142,12 +144,20 @@ def test_the_neurons_of_a_memory():
   assert {s.path.rpartition(".")[0] for s in into} == {
     f"layers.0.attn.ssa.{x}_spikes" for x in "qkv"
   }
-  rows, columns = wiring(HEADS * SIZE, HEADS)
+  rows, columns, _ = wiring(HEADS * SIZE, HEADS)
   for synapse in into:
     wired = columns if "v_spikes" in synapse.path else rows
     np.testing.assert_array_equal(synapse.weights, wired)
   assert any(tile.population == memory.name for tile in placement.tiles)
-  assert "memory.0.read" in str(placement)
+  rows = {row["role"]: row for row in population_rows(placement)}
+  row = rows["layers.*.attn.ssa.memory.0.read"]
+  assert row["neurons"] == 2 * HEADS * SIZE * SIZE
+  assert (row["where"], row["layers"], row["states"]) == ("cores", "0-1", 1)
+  # What lies there: three synapses of weight 1 to each neuron.
+  assert row["weights"] >= 3 * row["neurons"]
+  people = tables.console()
+  people.print(population_table(list(rows.values())))
+  assert "attn.ssa.memory.0.read" in capsys.readouterr().out
   assert plan.format(MEMORY).high >= CONTEXT
 
 
@@ -163,7 +173,7 @@ def test_what_the_neurons_send_adds_up_to_what_is_read():
   memory = draw.integers(-4, 5, HEADS * SIZE * SIZE).astype(np.int32)
   y, after = recall(q, k, v, memory, HEADS)
   sent = np.asarray(reads(q, k, v, memory, HEADS))
-  rows, columns = wiring(HEADS * SIZE, HEADS)
+  rows, columns, _ = wiring(HEADS * SIZE, HEADS)
   np.testing.assert_array_equal(sent @ columns, y)
   # The last token with a q of ones reads the whole memory.
   ones = np.ones_like(q)
