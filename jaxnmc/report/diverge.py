@@ -19,6 +19,7 @@ from jaxnmc.errors import ConfigError
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.ops import transform
 from jaxnmc.ops.execute import executable, execute
+from jaxnmc.ops.memory import READ
 from jaxnmc.ops.record import record
 
 NAMES = ("float", "fake_quant", "fixed", "graph")
@@ -204,11 +205,12 @@ def _of_graph(fn, plan, qparams, ids: np.ndarray) -> dict[str, Any]:
       for n, layer in enumerate(run.layers):
         codes[layer.nodes[local]] = stacked[n]
   result = {}
+  sites = {node.site for node in graph.nodes}
   for node in graph.nodes:
     path = node.site
     if path is not None and path in plan.formats and node.id in codes:
-      fmt = plan.formats[path]
-      result[path] = Fx(
-        codes[node.id], frac=fmt.frac, low=fmt.low, high=fmt.high
-      )
+      fmt, found = plan.formats[path], codes[node.id]
+      if path + READ in sites:
+        found = found[-1]  # a memory: other interpreters keep its last state
+      result[path] = Fx(found, frac=fmt.frac, low=fmt.low, high=fmt.high)
   return result

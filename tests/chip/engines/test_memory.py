@@ -12,7 +12,7 @@ from jaxnmc.errors import FormatError, TokenError
 from jaxnmc.models import gpt
 from jaxnmc.numerics.fx import codes
 from jaxnmc.ops.memory import reads, recall, wiring
-from jaxnmc.report import tables
+from jaxnmc.report import diverge, tables
 from jaxnmc.report.populations import population_rows, population_table
 from tests.ops.rows.products import recalled
 
@@ -159,6 +159,15 @@ def test_the_neurons_of_a_memory(capsys):
   people.print(population_table(list(rows.values())))
   assert "attn.ssa.memory.0.read" in capsys.readouterr().out
   assert plan.format(MEMORY).high >= CONTEXT
+
+
+def test_every_site_of_the_graph_is_that_of_fixed():
+  fn, params, plan, qparams, _, (_, _, sites) = build()
+  found = diverge.values(fn, "graph", params, IDS, plan, qparams)
+  apart = diverge.compare(sites, found, 0)
+  assert diverge.first(apart) is None
+  assert MEMORY in {site.path for site in apart}
+  assert len(apart) > 50
 
 
 def test_equal_layers_are_one_program():
