@@ -9,7 +9,7 @@ import pytest
 
 import jaxnmc as nmc
 from jaxnmc.errors import FormatError, TokenError
-from jaxnmc.models import gpt
+from jaxnmc.models import generate, gpt
 from jaxnmc.numerics.fx import codes
 from jaxnmc.ops.memory import reads, recall, wiring
 from jaxnmc.report import diverge, tables
@@ -128,6 +128,22 @@ def test_padding_and_saturation_counts_take_the_interpreter():
   np.testing.assert_array_equal(codes(out.logits), codes(want.logits))
   chex.assert_trees_all_equal(state, last)
   same_counts(counts, engine("functional")(qparams, {"ids": IDS})[2])
+
+
+@pytest.mark.slow
+def test_generation_goes_on_from_prompts_of_two_lengths():
+  """Padding in front, then a token at a time, each at its own position."""
+  fn, _, plan, qparams, _, _ = build()
+  prompts = [IDS[:5].tolist(), IDS[:3].tolist()]
+  ways = {"jit": nmc.fixed(fn, plan), "": engine("functional")}
+  found = [
+    generate.generate(run, qparams, prompts, 4, vocab_size=9, jit=bool(jit))
+    for jit, run in ways.items()
+  ]
+  for one, two in zip(found[0].ids, found[1].ids, strict=True):
+    assert one.tolist() == two.tolist()
+  chex.assert_trees_all_equal(found[0].state, found[1].state)
+  assert found[0].state["position"].tolist() == [8, 6]
 
 
 def test_the_neurons_of_a_memory(capsys):
