@@ -1,5 +1,6 @@
 """Spiking attention on cores: a memory of sums as neurons, spikes compared."""
 
+import dataclasses
 import functools
 
 import chex
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxnmc as nmc
+from jaxnmc import _compat
 from jaxnmc.errors import FormatError, TokenError
 from jaxnmc.models import generate, gpt
 from jaxnmc.numerics.fx import codes
@@ -39,10 +41,10 @@ MEMORY = "layers.0.attn.ssa.memory.0"
 
 
 @functools.cache
-def build():
+def build(config=CONFIG):
   """(fn, params, plan, qparams, placement, (out, state, sites) of `fixed`)."""
   draw = np.random.default_rng(6)
-  rows = gpt.parameters(CONFIG)
+  rows = gpt.parameters(config)
   spread = {"gain": 0.2, "bias": 0.3, "threshold": 0.2}
 
   def fill(row):
@@ -52,7 +54,7 @@ def build():
     return np.float32(start + noise)
 
   params = gpt.build({row.path: fill(row) for row in rows})
-  fn = gpt.make(CONFIG)
+  fn = gpt.make(config)
   stats = nmc.calibrate(fn)(params, [IDS])
   plan = nmc.plan(stats, nmc.quantize.W8A16)
   qparams = nmc.quantize_params(params, plan)
@@ -64,8 +66,8 @@ def build():
 
 
 @functools.cache
-def engine(name: str, **options):
-  fn, _, plan, _, placement, _ = build()
+def engine(name: str, config=CONFIG, **options):
+  fn, _, plan, _, placement, _ = build(config)
   return nmc.loihi(fn, plan, placement, engine=name, **options)
 
 
@@ -100,6 +102,49 @@ def test_both_engines_give_the_integers_of_fixed(name, cuts):
     at += size
   np.testing.assert_array_equal(np.concatenate(outs), codes(want.logits))
   chex.assert_trees_all_equal(state, last)
+
+
+OTHERS = {
+  "if": {"neuron": "if", "num_heads": 3, "ticks": 1},
+  "ternary": {
+    "ternary": True,
+    "bias": False,
+    "norm": "rms",
+    "block_norms": False,
+    "positions": "none",
+    "mlp": "swiglu",
+    "num_heads": 1,
+    "ticks": 3,
+  },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", OTHERS)
+def test_so_do_other_transformers(other):
+  config = dataclasses.replace(CONFIG, **OTHERS[other], num_layers=1)
+  qparams, (want, last, sites) = (build(config)[i] for i in (3, 5))
+  assert codes(sites[MEMORY]).max() > 2
+  for name in ("functional", "stepped"):
+    out, state, _ = engine(name, config)(qparams, {"ids": IDS})
+    chex.assert_trees_all_equal((out, state), (want, last))
+    _, state, _ = engine(name, config)(qparams, {"ids": IDS[:7]})
+    out, state, _ = engine(name, config)(qparams, {"ids": IDS[7:]}, state)
+    np.testing.assert_array_equal(codes(out.logits), codes(want.logits)[7:])
+    chex.assert_trees_all_equal(state, last)
+
+
+def test_no_float():
+  _, _, _, qparams, _, _ = build()
+  traced = jax.make_jaxpr(engine("functional").traced)(qparams, {"ids": IDS})
+  kinds = {
+    v.aval.dtype
+    for inner in _compat.all_jaxprs(traced.jaxpr)
+    for eqn in inner.eqns
+    for v in eqn.outvars
+  }
+  assert kinds
+  assert not [k for k in kinds if np.issubdtype(k, np.floating)]
 
 
 def test_both_engines_count_the_same():
