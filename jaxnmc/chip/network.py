@@ -171,10 +171,10 @@ class Network:
   ticks: bool = False
 
   @functools.cached_property
-  def entry(self) -> int:
-    """Id of the value that the host sends for every token."""
+  def entries(self) -> tuple[int, ...]:
+    """Ids of the values that the host sends for every token."""
     sent = [s.source for s in self.synapses if self.populations[s.src].host]
-    return sent[0] if sent else self.graph.inputs[0].id
+    return tuple(dict.fromkeys(sent))
 
   @functools.cached_property
   def steps_per_token(self) -> int:
@@ -390,7 +390,6 @@ def network(graph: Graph, waits: str = "fifo") -> Network:
             )
           )
   delays = {s.port: s.delay for s in synapses if s.delay}
-  _check_entry(graph, synapses)
   populations = tuple(
     _population(
       *(graph, i, members, depth, home, ports, port_of, on_axons, delays)
@@ -400,18 +399,6 @@ def network(graph: Graph, waits: str = "fifo") -> Network:
   return Network(
     graph, populations, tuple(synapses), tuple(ports), tuple(depth), tuple(home)
   )
-
-
-def _check_entry(graph: Graph, synapses: list[Synapse]) -> None:
-  """Refuses a host that would send two values for a token."""
-  own = graph.before_cores
-  sent = list(dict.fromkeys(s.path for s in synapses if s.source in own))
-  if len(sent) > 1:
-    raise PlacementError(
-      f"the host would send {' and '.join(sent)} for every token, but it sends"
-      " one value: add them (ops.site(..., ops.add(...))) in front of the first"
-      " layer"
-    )
 
 
 def _ages(graph, index, members, depth, home, port_of):

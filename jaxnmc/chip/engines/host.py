@@ -75,14 +75,18 @@ def rows(
 
 
 def sent(net: Network, ids, before) -> np.ndarray:
-  """What the host sends for tokens int[T]: int32[T, width].
+  """What the host sends for tokens.
 
   Args:
     net: the network.
     ids: int32[T].
     before: int32[], tokens of the calls before.
+
+  Returns:
+    int32[T, width], the values of `net.entries` side by side.
   """
   graph = net.graph
   known = rows(graph, tables(graph), ids, before)
   nodes = sorted(graph.before_cores - known.keys())
-  return np.asarray(evaluate(graph, nodes, known)[net.entry])
+  values = evaluate(graph, nodes, known)
+  return np.concatenate([values[node] for node in net.entries], axis=-1)

@@ -194,7 +194,8 @@ class Stepped(Engine):
         met["out", k, slot] = int(total.sum(dtype=np.int64))
       else:
         sent = np.zeros((len(at), 0), np.int32)
-        total = entered[at].sum(-1, keepdims=True, dtype=np.int32)
+        own = entered[at][:, self.machine.entries[route.synapse.source]]
+        total = own.sum(-1, keepdims=True, dtype=np.int32)
       walked = None
       if i in places.rows:
         g, row = places.rows[i]

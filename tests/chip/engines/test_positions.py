@@ -41,9 +41,10 @@ def make(how: str = "added"):
     if how == "twice":
       places = places + 0
     p = ops.embed("positions", params["positions"], places)
-    with ops.layer(0) if how == "apart" else contextlib.nullcontext():
+    free = contextlib.nullcontext
+    with ops.layer(0) if how == "apart" else free():
       r = ops.site("in", ops.add(r, p))
-    with ops.layer(0):
+    with free() if how == "joined" else ops.layer(0):
       u = ops.site("u", ops.keep(mask, ops.dense("up", params["up"], r)))
       init = ops.zeros(u) if state is None else state["h"]
       h_end, h = ops.scan("cell", cell, init, u)
@@ -78,16 +79,16 @@ def build(how: str = "added"):
 
 
 @functools.cache
-def placed():
-  fn, plan, qparams, _ = build()
+def placed(how: str = "added"):
+  fn, plan, qparams, _ = build(how)
   hardware = nmc.chip.loihi2(chips=1, cores_per_chip=4)
   return nmc.place(nmc.record(fn, plan, qparams), hardware, head="chip")
 
 
 @functools.cache
-def engine(name: str):
-  fn, plan, _, _ = build()
-  return nmc.loihi(fn, plan, placed(), engine=name)
+def engine(name: str, how: str = "added"):
+  fn, plan, _, _ = build(how)
+  return nmc.loihi(fn, plan, placed(how), engine=name)
 
 
 def test_the_host_adds_and_sends_one_value():
@@ -97,7 +98,7 @@ def test_the_host_adds_and_sends_one_value():
   assert index == {"embed": "token", "positions": "position"}
   assert graph.state["position"] == Count()
   net = placed().network
-  assert graph.nodes[net.entry].site == "in"
+  assert [graph.nodes[i].site for i in net.entries] == ["in"]
   assert {s.path for s in net.synapses if net.populations[s.src].host} == {"in"}
   assert placed().host == ("in",)
 
@@ -120,6 +121,26 @@ def test_positions_go_on_from_call_to_call(name, cuts):
   np.testing.assert_array_equal(np.concatenate(outs), rows)
   chex.assert_trees_all_equal(state, last)
   assert state["position"].dtype == np.int32
+
+
+def test_cores_may_add_what_the_host_sends_apart():
+  """Two values a token, side by side in what is injected."""
+  _, _, qparams, run = build("apart")
+  net = placed("apart").network
+  names = [net.graph.nodes[i].site for i in net.entries]
+  assert names == ["embed", "positions"]
+  want, last = run(qparams, {"ids": IDS})
+  counts = []
+  for name in ENGINES:
+    out, state, counted = engine(name, "apart")(qparams, {"ids": IDS})
+    chex.assert_trees_all_equal((out, state), (want, last))
+    counts.append(counted)
+  for kind in ("synops", "messages_in", "messages_out"):
+    one, two = (c.total(kind) for c in counts)
+    np.testing.assert_array_equal(one, two)
+    assert np.sum(one) > 0
+  sums = [c.stretches[0].steps_of["host_messages"] for c in counts]
+  np.testing.assert_array_equal(*sums)
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -190,8 +211,10 @@ def test_what_the_host_cannot_do_is_refused():
     record("twice")
   with pytest.raises(PlanError, match="record: a result or state of type nd"):
     record("counted")
-  with pytest.raises(PlacementError, match="positions and embed|embed and pos"):
-    nmc.network(record("apart"))
+  # The residual stream is in no layer: one neuron of host and cores.
+  fn, plan, qparams, _ = build("joined")
+  with pytest.raises(PlacementError, match="out: what the host takes"):
+    nmc.loihi(fn, plan, placed("joined"), engine="stepped")
 
 
 def test_a_result_is_in_the_formats_of_the_plan():
