@@ -134,6 +134,21 @@ def test_so_do_other_transformers(other):
     chex.assert_trees_all_equal(state, last)
 
 
+@pytest.mark.slow
+def test_messages_of_few_bits():
+  """The bounds of sums and memories are known: what is wide is cut, no more."""
+  fn, _, plan, qparams, placement, (want, last, _) = build()
+  chip = nmc.chip.loihi2(chips=3, cores_per_chip=8, message_bits=8)
+  placed = nmc.place(placement.network.graph, chip, head="chip")
+  sites = {s.path for s in placed.network.synapses}
+  assert "layers.0.attn.norm.sum.digit1" in sites
+  assert MEMORY + ".read" in sites, "at most 15: one message"
+  for name in ("functional", "stepped"):
+    run = nmc.loihi(fn, plan, placed, engine=name)
+    out, state, _ = run(qparams, {"ids": IDS})
+    chex.assert_trees_all_equal((out, state), (want, last))
+
+
 def test_no_float():
   _, _, _, qparams, _, _ = build()
   traced = jax.make_jaxpr(engine("functional").traced)(qparams, {"ids": IDS})
