@@ -171,6 +171,12 @@ class Network:
   ticks: bool = False
 
   @functools.cached_property
+  def entries(self) -> tuple[int, ...]:
+    """Ids of the values that the host sends for every token."""
+    sent = [s.source for s in self.synapses if self.populations[s.src].host]
+    return tuple(dict.fromkeys(sent))
+
+  @functools.cached_property
   def steps_per_token(self) -> int:
     """Steps from injection to the last value of the token, plus one."""
     return max(self.depth) + 1
@@ -449,5 +455,5 @@ def _population(
     fifos,
     tuple(i for i in own if nodes[i].op == "prev"),
     tuple(sorted({depth[i] for i in own})),
-    first.op == "input",
+    any(nodes[i].op == "input" for i in members),
   )

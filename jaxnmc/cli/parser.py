@@ -355,6 +355,7 @@ def _placing(place) -> None:
   )
   _number(place, "layer_chips", None, "exactly so many chips for each layer")
   _number(place, "head_chips", None, "exactly so many chips for the head")
+  place.add_argument("--populations", action="store_true", help="who is there")
   place.add_argument(
     "--schedule", action="store_true", help="which population fires when"
   )

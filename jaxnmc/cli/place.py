@@ -8,7 +8,7 @@ from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output
 from jaxnmc.errors import ConfigError
 from jaxnmc.ops.graph import Graph
-from jaxnmc.report import files, placement, schedule_plot
+from jaxnmc.report import files, placement, populations, schedule_plot
 
 
 def main(args) -> int:
@@ -36,6 +36,10 @@ def main(args) -> int:
     out.line("unknown, not checked: " + ", ".join(data["unknown_limits"]))
   if args.preset and args.model is None:
     data |= _beside(out, args.preset)
+  if args.populations:
+    rows = populations.population_rows(placed)
+    out.people.print(populations.population_table(rows))
+    data["by_population"] = rows
   if args.schedule:
     for table in placement.schedule_tables(placed.network):
       out.people.print(table)

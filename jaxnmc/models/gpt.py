@@ -31,7 +31,7 @@ from jaxnmc.models.gpt_config import GPT2, PRESETS, Config
 from jaxnmc.models.inputs import check_context, token_check
 from jaxnmc.models.model import Out
 from jaxnmc.models.parameters import Parameter, build
-from jaxnmc.ops.memory import widest
+from jaxnmc.ops.windows import widest
 
 __all__ = [
   "GPT2",
@@ -64,31 +64,27 @@ class Places:
   end: jax.Array
 
 
-def place(size: int, ids, mask=None, start=None) -> Places:
+def place(ops, size: int, ids, mask=None, start=None) -> Places:
   """Places of tokens.
 
   Args:
+    ops: an interpreter.
     size: C.
     ids: int32[T, ...].
     mask: 0 for padding; None for none.
     start: int32[...], tokens of earlier calls; None for none.
   """
-  real = jnp.ones(ids.shape, jnp.int32)
-  if mask is not None:
-    real = jnp.asarray(mask).astype(jnp.int32)
-  count = jnp.cumsum(real, axis=0, dtype=jnp.int32)
-  after = count if start is None else start + count
-  positions = after - real
+  positions, end = ops.positions(ids, mask, start)
   fits = positions < size
-  slots = jnp.where((real == 1) & fits, positions, size)
+  real = fits if mask is None else fits & (jnp.asarray(mask) == 1)
+  slots = jnp.where(real, positions, size)
   keys = slots
   if start is not None:
     keys = jnp.arange(size).reshape(size, *(1,) * (ids.ndim - 1))
   seen = (keys[None] <= positions[:, None]) & fits[:, None]
   # Known to be true where nothing came before and nothing is masked.
   known = mask is None and start is None
-  told = None if known else (real == 1) & fits
-  return Places(positions, slots, seen, told, after[-1])
+  return Places(positions, slots, seen, None if known else real, end)
 
 
 def _norm(ops, config, name, p, x):
@@ -224,7 +220,7 @@ def make(config: Config):
       # Also where no transform has checked the inputs, as in training.
       check_context(ids.shape[0], config.context, "inputs['ids']")
     start = None if state is None else state["position"]
-    places = place(config.context, ids, mask, start)
+    places = place(ops, config.context, ids, mask, start)
     r = ops.embed("embed", params["embed"]["weight"], ids)
     if config.positions == "learned":
       table = params["positions"]["weight"]
@@ -341,7 +337,8 @@ def init_state(config: Config, batch: tuple[int, ...] = ()) -> dict[str, Any]:
 
   Softmax: {"k", "v"}: float32[*batch, C, kv_heads h].  SSA: {"seen":
   float32[*batch, H h], "memory": float32[*batch, H h h] per tick}; with windows
-  {"sums": that memory, "past": (k, v)}, float32[*batch, W, H h] both.
+  {"sums": that memory, "past": [k, v]}, float32[*batch, H h] of 1 ... W tokens
+  ago.
   """
   width = config.kv_heads * config.head_size
   empty = lambda *shape: jnp.zeros((*batch, *shape), jnp.float32)
@@ -350,8 +347,8 @@ def init_state(config: Config, batch: tuple[int, ...] = ()) -> dict[str, Any]:
     sums = empty(width * config.head_size)
     if config.windows is None:
       return sums
-    past = empty(widest(config.windows), width)
-    return {"sums": sums, "past": (past, past)}
+    ages = range(widest(config.windows))
+    return {"sums": sums, "past": [[empty(width) for _ in ages] for _ in "kv"]}
 
   def layer():
     if config.attention == "softmax":

@@ -184,7 +184,8 @@ def _check_room(ids, mask, state, context: int) -> None:
     # Padding takes no place; traced, it may all be padding.
     count = 0 if values is None else values.sum(-1)
   before = state.get("position") if isinstance(state, Mapping) else None
-  start = _concrete(before) if before is not None else None
+  # Anything but a count is refused by who reads it.
+  start = _concrete(before) if hasattr(before, "dtype") else None
   most = int(np.max(count if start is None else start + count))
   check_context(most, context, "inputs['ids'] with the state before them")
 

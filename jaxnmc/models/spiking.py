@@ -24,7 +24,7 @@ behind, so any growing function has its table (`jaxnmc.models.to_spikes`).
 
 import functools
 
-from jaxnmc.ops.memory import size_of
+from jaxnmc.ops.windows import size_of
 from jaxnmc.spike import surrogates
 
 NEURONS = ("lif", "if")

@@ -90,7 +90,7 @@ def convert(
   blocks = {} if how.mlp_ticks is None else {"mlp_ticks": how.mlp_ticks}
   made = dataclasses.replace(config, **attn, **blocks)
   ids = jnp.asarray(np.asarray(ids).T, jnp.int32)
-  places = gpt.place(config.context, ids)
+  places = gpt.place(Reference(), config.context, ids)
   given = _embedded(config, params, ids, places)
   mine = _embedded(made, params, ids, places)
   layers = []

@@ -19,8 +19,7 @@ from jaxnmc.numerics.packed import Packed
 from jaxnmc.numerics.sigmoid import SigmoidTable
 from jaxnmc.numerics.weights import QDense, QMatrix
 from jaxnmc.ops.memory import recall
-
-EXACT_FLOAT = 1 << 24  # float32 holds every integer below
+from jaxnmc.ops.windows import recall_windows
 
 Int = int | jax.Array  # a static number
 Value = Any  # an operand: int32 or float array, or node of a graph
@@ -194,7 +193,7 @@ class IntAlu:
     """[..., n, k] @ [..., k, m]; the bound has been checked."""
     return jnp.matmul(a, b, preferred_element_type=jnp.int32)
 
-  def recall(self, q, k, v, memory, *, heads: int, bound: int):
+  def recall(self, q, k, v, memory, *, heads: int):
     """Reads and writes a memory of sums: see `memory.recall`.
 
     Args:
@@ -203,17 +202,15 @@ class IntAlu:
       v: the same.
       memory: [..., heads d d].
       heads: number of heads.
-      bound: static bound of the result.
 
     Returns:
       (y [T, ..., heads d], the next memory).
     """
-    if bound >= EXACT_FLOAT:
-      return recall(q, k, v, memory, heads)
-    # Matrix units are for floats, which hold these integers.
-    q, k, v, memory = (x.astype(jnp.float32) for x in (q, k, v, memory))
-    y, memory = recall(q, k, v, memory, heads)
-    return y.astype(jnp.int32), memory.astype(jnp.int32)
+    return recall(q, k, v, memory, heads)
+
+  def recall_windows(self, q, k, v, memory, past, *, heads, windows, mask):
+    """`recall` with windows: see `windows.recall_windows`."""
+    return recall_windows(q, k, v, memory, past, heads, windows, mask)
 
   def outer(self, a, b):
     """[..., n], [..., m] -> [..., n, m]."""

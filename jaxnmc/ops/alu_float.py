@@ -12,7 +12,6 @@ from jaxnmc.numerics import rsqrt, sigmoid
 from jaxnmc.numerics.sigmoid import SigmoidTable
 from jaxnmc.numerics.ste import ste
 from jaxnmc.ops.alu import Int, IntAlu
-from jaxnmc.ops.memory import recall
 from jaxnmc.ops.reference import product
 
 
@@ -39,11 +38,6 @@ class FloatAlu(IntAlu):
   def ge(self, a, b):
     """1 where a >= b, else 0."""
     return (a >= b).astype(self.dtype)
-
-  def recall(self, q, k, v, memory, *, heads: int, bound: int):
-    """Reads and writes a memory of sums."""
-    del bound
-    return recall(q, k, v, memory, heads)
 
   def shl(self, a, *, bits: Int):
     """a * 2^bits."""

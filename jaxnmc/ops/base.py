@@ -61,6 +61,27 @@ class Ops:
     """The full path of a name in the present scope."""
     return ".".join((*self._path, name))
 
+  # --- the host's count
+
+  def positions(self, ids, mask=None, before=None):
+    """How many tokens stand before each one; the host counts them.
+
+    Args:
+      ids: int32[T, ...], tokens.
+      mask: the same shape, 1 for tokens and 0 for padding; None: no padding.
+      before: int32[...], tokens of the calls before; None: there are none.
+
+    Returns:
+      (int32[T, ...], which `embed` takes in place of ids; int32[...] after the
+      last token, a part of the state).
+    """
+    real = jnp.ones(ids.shape, jnp.int32)
+    if mask is not None:
+      real = jnp.asarray(mask).astype(jnp.int32)
+    count = jnp.cumsum(real, axis=0, dtype=jnp.int32)
+    after = count if before is None else before + count
+    return after - real, after[-1]
+
   # --- measurements
 
   def emit(self, path: str, value: Any, how: Reduce) -> None:

@@ -112,13 +112,28 @@ def _numbers(run: Run) -> Numbers:
   )
 
 
-def _cycle(layout: Layout) -> set[int]:
-  """Local indices between reading and writing a state."""
-  after: set[int] = {old for old, _ in layout.states}
+def _delays(layout: Layout) -> dict[int, int]:
+  """States that only keep what does not depend on a loop: old -> new."""
+  needs: list[set[int]] = []
+  for i, op in enumerate(layout.ops):
+    inputs = [needs[k] for kind, k in op.operands if kind == "local"]
+    needs.append({i} if op.op == "prev" else set().union(*inputs))
+  found: dict[int, int] = {}
+  while True:
+    more = {o: n for o, n in layout.states if needs[n] <= found.keys()}
+    if more == found:
+      return found
+    found = more
+
+
+def _cycle(layout: Layout, delays: dict[int, int]) -> set[int]:
+  """Local indices between reading and writing a state that is no delay."""
+  states = [(old, new) for old, new in layout.states if old not in delays]
+  after: set[int] = {old for old, _ in states}
   for i, op in enumerate(layout.ops):
     if any(kind == "local" and k in after for kind, k in op.operands):
       after.add(i)
-  before: set[int] = {new for _, new in layout.states}
+  before: set[int] = {new for _, new in states}
   for i in reversed(range(len(layout.ops))):
     if i in before:
       before |= {k for kind, k in layout.ops[i].operands if kind == "local"}
@@ -188,12 +203,18 @@ class _Evaluator:
     layout = self.layout
     values: dict[int, jax.Array] = {}
     read = lambda w: values[w[1]] if w[0] == "local" else self.outside(w)
-    cycle = _cycle(layout)
+    delays = _delays(layout)
+    cycle = _cycle(layout, delays)
     late = _after(layout, cycle)
+    before = dict(zip((old for old, _ in layout.states), states))
     for i, op in enumerate(layout.ops):
-      if i not in cycle and i not in late and op.op != "prev":
+      if i in delays:
+        # The value, a token later.
+        given = values[delays[i]]
+        values[i] = jnp.concatenate([before[i][None], given[:-1]])
+      elif i not in cycle and i not in late and op.op != "prev":
         values[i] = self.value(i, op, read)
-    states = self._recur(layout, cycle, values, states)
+    states = self._recur(layout, cycle, values, before)
     for i, op in enumerate(layout.ops):
       if i in late:
         values[i] = self.value(i, op, read)
@@ -205,11 +226,25 @@ class _Evaluator:
     heavy = op.op in _HEAVY and x.ndim == 2 and x.shape[0] > stack.FEW
     return self.settle(x) if heavy else x
 
-  def _recur(self, layout: Layout, cycle: set[int], values, states):
-    if not layout.states:
-      return states
+  def _recur(self, layout: Layout, cycle: set[int], values, before):
+    """The states after the last token; fills in the values of the cycle."""
+    looped = [pair for pair in layout.states if pair[0] in cycle]
+    last = -1 if self.length is None else self.length - 1
+    pick = lambda x: lax.dynamic_index_in_dim(x, last, keepdims=False)
+    after = {}
+    if looped:
+      after = self._loop(layout, cycle, values, before, looped)
+    if self.length is not None:
+      after = {}
+    return tuple(
+      after[new] if new in after else pick(values[new])
+      for _, new in layout.states
+    )
+
+  def _loop(self, layout: Layout, cycle: set[int], values, before, looped):
+    """{state: its last value}, by a scan over time."""
     inside = sorted(cycle)
-    prevs = [old for old, _ in layout.states]
+    prevs = [old for old, _ in looped]
     # What the cycle reads from outside and that has a time axis.
     feeds = sorted(
       {
@@ -236,16 +271,13 @@ class _Evaluator:
       for i in inside:
         if layout.ops[i].op != "prev":
           here[i] = self.apply(layout.ops[i], read)
-      carry = tuple(here[new] for _, new in layout.states)
+      carry = tuple(here[new] for _, new in looped)
       return carry, tuple(here[i] for i in inside)
 
-    states, history = pallas_recurrence.scan(step, tuple(states), tuple(series))
+    start = tuple(before[old] for old in prevs)
+    states, history = pallas_recurrence.scan(step, start, tuple(series))
     values.update(zip(inside, history, strict=True))
-    if self.length is None:
-      return states
-    last = self.length - 1
-    pick = lambda x: lax.dynamic_index_in_dim(x, last, keepdims=False)
-    return tuple(pick(values[new]) for _, new in layout.states)
+    return {new: x for (_, new), x in zip(looped, states, strict=True)}
 
 
 def execute(exe: Executable, numbers, rows, states, taps, extras, length=None):
@@ -254,7 +286,7 @@ def execute(exe: Executable, numbers, rows, states, taps, extras, length=None):
   Args:
     exe: prepared graph.
     numbers: `exe.load()`.
-    rows: int32[T, width] injected by the host.
+    rows: input node id -> int32[T, width], from the host.
     states: `prev` node id -> int32[E].
     taps: function (run index, {local index: int32[T, width]}, extra) ->
       pytree; its results come back stacked over the layers of the run.
@@ -266,7 +298,7 @@ def execute(exe: Executable, numbers, rows, states, taps, extras, length=None):
     (values, states, tapped): exported and output values by node id,
     int32[T, width]; new states by `prev` node id; the taps of each run.
   """
-  values = {exe.graph.input.id: rows}
+  values = dict(rows)
   fresh: dict[int, jax.Array] = {}
   tapped = []
   for index, (run, data) in enumerate(zip(exe.runs, numbers, strict=True)):

@@ -136,6 +136,32 @@ class FixedPoint(Ops):
     self.emit(path + ".saturated", count, "sum")
     return q
 
+  def _bias(self, path: str, bias, width: int, frac: int):
+    """A bias at the binary point of what it is added to, and its bound.
+
+    The sums are not touched: a bias of more fraction bits is rounded, once.
+    """
+    key = path + ".bias"
+    value = self.store.const(key, bias, self.plan.format(key), None)
+    if value.shape != (width,):
+      raise PlanError(
+        f"{key}: a bias of shape {list(value.shape)} cannot be added to"
+        f" {width} features"
+      )
+    shift = value.frac - frac
+    # R(bound, shift) of docs/numerics.md, 2, in Python's integers.
+    if shift > 0:
+      reach = (value.bound + (1 << shift - 1)) >> shift
+    else:
+      reach = value.bound << -shift
+    if self.alu.exact:
+      label = f"{key} (.{value.frac} at {frac} fraction bits)"
+      self._fits(label, frac, reach)
+    # Limits that nothing reaches: a clip there would halve a gradient.
+    limits = {"low": -reach - 1, "high": reach + 1}
+    q = self.alu.param(value.q)
+    return self.alu.round_shift(q, shift=shift, **limits), reach
+
   def _sited(self, path: str, q, fmt: Format, cast: bool = True) -> Fx:
     q = self.alu.mark(q, path, cast)
     out = Fx(q, frac=fmt.frac, low=fmt.low, high=fmt.high, site=path)
@@ -181,3 +207,18 @@ class FixedPoint(Ops):
     if not isinstance(x, Fx):
       self._plain(path, x)
     return self._sited(path, self._requant(path, x, fmt), fmt)
+
+  # --- one value and many
+
+  def sum(self, x) -> Fx:
+    """Sum over features at one aggregator neuron: [T, ..., 1]."""
+    path = self._here()
+    x = self._plain(path, x)
+    n = x.shape[-1]
+    return self._value(path, self.alu.sum(x.q), x.frac, x.low * n, x.high * n)
+
+  def broadcast(self, x, width: int) -> Fx:
+    """One value to `width` neurons: [T, ..., 1] -> [T, ..., width]."""
+    x = self._plain(self._here(), x)
+    q = self.alu.broadcast(x.q, width=width)
+    return dataclasses.replace(x, q=q)

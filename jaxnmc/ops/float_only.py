@@ -1,7 +1,7 @@
 """Ops that no neuron of the chip computes: `fake_quant` keeps them in floats.
 
-Their operands are sites with formats, their parameters are rounded, and what
-comes out is a site again: only the arithmetic between is that of floats.  So
+Their operands are sites with formats, and what comes out is a site again: only
+the arithmetic between is that of floats.  So
 the cost of a plan is seen in full; integers are refused, because there are
 none to be equal to.
 """
@@ -14,10 +14,9 @@ from jaxnmc.errors import PlanError
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.ops import attention
 from jaxnmc.ops.fixed_point import FixedPoint
-from jaxnmc.ops.reference import gelu, layer_norm
+from jaxnmc.ops.reference import gelu
 
 _INSTEAD = {
-  "layer_norm": "use ops.norm (RMSNorm)",
   "gelu": "use ops.silu",
   "rotate": "add learned positions (ops.embed)",
   "attention": "softmax divides by a sum over all tokens so far; use a"
@@ -48,25 +47,11 @@ class FloatOnly(FixedPoint):
     """The real values of an operand."""
     return self._plain(path, x).to_float(self.alu.dtype)
 
-  def _param(self, path: str, leaf):
-    """The real values of a parameter, rounded into its format."""
-    value = self.store.const(path, leaf, self.plan.format(path), None)
-    return value.q * 2.0**-value.frac
-
   def _rounded(self, path: str, value) -> Fx:
     """Floats as the site `path`."""
     fmt = self.plan.format(path)
     q = self.alu.round_shift(value, shift=-fmt.frac, low=fmt.low, high=fmt.high)
     return self._sited(path, q, fmt)
-
-  def layer_norm(self, name: str, x, gain, bias, eps: float) -> Fx:
-    """LayerNorm with rounded gain and bias."""
-    path = self.path(name)
-    self._floats_here("layer_norm", path)
-    gain = self._param(path + ".gain", gain)
-    bias = self._param(path + ".bias", bias)
-    eps = self.plan.eps or eps
-    return self._rounded(path, layer_norm(self._real(path, x), gain, bias, eps))
 
   def gelu(self, name: str, x, form: str = "erf") -> Fx:
     """x P(X <= x), X normal."""

@@ -7,6 +7,7 @@ value replaces it.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ ELEMENTWISE = (
   *("sigmoid", "mean_square", "inv_sqrt"),
 )
 SYNAPSES = ("dense", "sum", "broadcast")
+# What says which row of an embedding table the host takes.
+TOKEN, POSITION = "token", "position"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,7 +32,8 @@ class Node:
     id: position in the graph.
     op: instruction name, or "input", "const", "prev".
     args: ids of the operands.
-    static: static operands of the instruction.
+    static: static operands of the instruction; of an `input` node `index`, one
+      of `TOKEN` (the default) and `POSITION`.
     width: number of neurons (features).
     layer: index of the layer scope, or None.
     site: path of the named site, or None.
@@ -68,6 +72,11 @@ class Output:
   site: str | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Count:
+  """A part of the state that the host keeps, int32[]: tokens so far."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
   """A recorded model.
@@ -76,7 +85,7 @@ class Graph:
     nodes: in order of evaluation, `nodes[i].id == i`.
     bind: id of a `prev` node -> id of the value that replaces it.
     outputs: pytree of the function's outputs, leaves `Output`.
-    state: pytree of the function's new state, leaves `Output`.
+    state: pytree of the function's new state, leaves `Output` or `Count`.
     plan: fingerprint of the plan.
     weights: fingerprint of the integer parameters.
   """
@@ -88,8 +97,19 @@ class Graph:
   plan: str
   weights: str
 
-  @property
-  def input(self) -> Node:
-    """The node that the host injects: rows of the embedding table."""
-    (node,) = [n for n in self.nodes if n.op == "input"]
-    return node
+  @functools.cached_property
+  def inputs(self) -> tuple[Node, ...]:
+    """Embedding tables, of which the host takes a row for every token."""
+    return tuple(n for n in self.nodes if n.op == "input")
+
+  @functools.cached_property
+  def before_cores(self) -> frozenset[int]:
+    """Ids of the inputs, and of what the host makes of them alone."""
+    found: set[int] = set()
+    for node in self.nodes:
+      args = [a for a in node.args if self.nodes[a].op != "const"]
+      own = node.op in ELEMENTWISE and bool(args) and found.issuperset(args)
+      same = all(self.nodes[a].layer == node.layer for a in args)
+      if node.op == "input" or (own and same):
+        found.add(node.id)
+    return frozenset(found)

@@ -2,7 +2,8 @@
 
 The square of a value travels as two payloads to two accumulators of one
 aggregator neuron, which takes the mean, adds eps, computes the inverse root
-and sends it to every neuron (see `docs/numerics.md`).
+and sends it to every neuron (see `docs/numerics.md`).  LayerNorm is the same
+behind one more aggregator, whose sum every neuron takes off its value.
 """
 
 import dataclasses
@@ -30,9 +31,10 @@ class Norms(FixedPoint):
   results are sites of the shape of x, in the plan's formats.
 
   Raises (every norm):
-    PlanError: the plan lacks the norm or a site, or a gain has another width.
-    FormatError: x is no site of at most 16 bits, eps rounds to zero, or a
-      format cannot be reached in one multiply-shift.
+    PlanError: the plan lacks the norm or a site, or a gain or bias has another
+      width.
+    FormatError: x is no site of at most 16 bits, eps rounds to zero, a format
+      cannot be reached in one multiply-shift, or a value could leave 32 bits.
     TransformError: called inside a raw JAX transform.
   """
 
@@ -50,6 +52,45 @@ class Norms(FixedPoint):
       key: self._scale(f"{path}.{key}", x, gain, root)
       for key, gain in gains.items()
     }
+
+  def layer_norm(self, name: str, x, gain, bias, eps: float) -> Fx:
+    """LayerNorm: centred, normalised, plus a bias (docs/numerics.md, 6.3).
+
+    The sites `name`.centred and `name`.scaled lie on the way.
+    """
+    path = self.path(name)
+    centred, root = self._normalizer(path, self._centred(path, x), eps)
+    scaled = self._scale(path, centred, gain, root, ".scaled")
+    add, reach = self._bias(path, bias, scaled.shape[-1], scaled.frac)
+    high = scaled.bound + reach
+    q = self.alu.add(scaled.q, add)
+    total = self._value(f"{path} with its bias", q, scaled.frac, -high, high)
+    fmt = self.plan.format(path)
+    return self._sited(path, self._requant(path, total, fmt), fmt)
+
+  def _centred(self, path: str, x) -> Fx:
+    """x less its mean, (n x - sum x) / n, as the site `path`.centred.
+
+    The mean itself is never rounded: its n-fold is what travels.
+    """
+    self.guard(path)
+    x = self._norm_input(path, self._plain(path, x))
+    n, inner = x.shape[-1], path + ".centred"
+    reach = n * (x.high - x.low)
+    self._fits(f"{path} ({n} times {x.label})", x.frac, reach)
+    total = self.sum(x)
+    # An accumulator does not send: the aggregator's neuron passes it on.
+    q = self.alu.add_const(total.q, value=0)
+    q = self.alu.mark(q, path + ".sum", True)
+    total = dataclasses.replace(total, q=q, site=path + ".sum")
+    self._tap(path + ".sum", total)
+    whole = self.broadcast(total, n)
+    gap = self.alu.sub(self.alu.mul(x.q, self.alu.param(n)), whole.q)
+    mult, exp = mantissa(1 / n)
+    scale = {"mult": self.alu.param(mult), "exp": exp}
+    pending = self._value(path, gap, x.frac, -reach, reach, **scale)
+    fmt = self.plan.format(inner)
+    return self._sited(inner, self._requant(inner, pending, fmt), fmt)
 
   def _normalizer(self, path: str, x, eps: float) -> tuple[Fx, Fx]:
     self.guard(path)
@@ -83,13 +124,18 @@ class Norms(FixedPoint):
     root = self._root(path, [mean_v, mean_x], code, fmt, x.shape[-1])
     return {k: self._scale(f"{path}.{k}", v, g, root) for k, g in gains.items()}
 
-  def _mean_square(self, path, x: Fx, frac: int, bits: int, factor=1.0):
-    """mean(x^2) * factor with `frac` fraction bits, at one neuron."""
+  def _norm_input(self, path: str, x: Fx) -> Fx:
+    """Refuses what no norm takes."""
     if x.site is None or x.bound > 1 << SQUARE_BITS:
       raise FormatError(
         f"{path}: a norm takes a site of at most 16 bits; found"
         f" {x.site or 'a value between sites'} with bound {x.bound}"
       )
+    return x
+
+  def _mean_square(self, path, x: Fx, frac: int, bits: int, factor=1.0):
+    """mean(x^2) * factor with `frac` fraction bits, at one neuron."""
+    x = self._norm_input(path, x)
     n = x.shape[-1]
     mult, exp = mantissa(factor / n)
     shift = exp + 2 * x.frac - frac
@@ -161,9 +207,10 @@ class Norms(FixedPoint):
     q = self.alu.mul(x.q, self.alu.param(gain.q))
     return self._value(path, q, x.frac + gain.frac, -high, high)
 
-  def _scale(self, path: str, x: Fx, gain, root: Fx) -> Fx:
-    """x * gain * root as the site `path`."""
+  def _scale(self, path: str, x: Fx, gain, root: Fx, part: str = "") -> Fx:
+    """x * gain * root as the site `path`, or a `part` of what has that name."""
     gain = self.store.gain(path + ".gain", gain, self.plan)
+    path = path + part
     pending = self._times_gain(path, x, gain)
     pending = dataclasses.replace(pending, mult=root.q, exp=root.frac)
     fmt = self.plan.format(path)

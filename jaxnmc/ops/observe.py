@@ -15,7 +15,7 @@ from jaxnmc.errors import PlanError
 from jaxnmc.numerics.histogram import magnitude_counts
 from jaxnmc.numerics.ternary import Ternary
 from jaxnmc.ops.constants import constant
-from jaxnmc.ops.reference import Reference
+from jaxnmc.ops.reference import Reference, centred
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,10 +174,11 @@ class Observe(Reference):
     return value
 
   def layer_norm(self, name, x, gain, bias, eps):
-    """Measures gain, bias and result."""
+    """Measures gain, bias, mean square, result and what lies on the way."""
     path = self.path(name)
     gain = self._gain(path + ".gain", gain)
     bias = self._bias(path + ".bias", bias)
+    self._square(path, centred(x))
     return super().layer_norm(name, x, gain, bias, eps)
 
   def _gain(self, path: str, gain):

@@ -158,7 +158,7 @@ class _Writer:
 def execute(
   exe: Executable,
   numbers: Sequence[Numbers],
-  row: jax.Array,
+  rows: Mapping[int, jax.Array],
   states: Mapping[int, jax.Array],
   cuts: Sequence[Mapping[int, np.ndarray]],
   tables: Sequence[Sequence[tally.Table | None]],
@@ -169,7 +169,7 @@ def execute(
   Args:
     exe: prepared graph.
     numbers: `exe.load()`.
-    row: int32[1, width] injected by the host.
+    rows: input node id -> int32[1, width], from the host.
     states: `prev` node id -> int32[E].
     cuts: of each run local index -> where the stretches that are counted
       begin, and the end (see `kernels.tally`).
@@ -181,7 +181,7 @@ def execute(
     int32[1, width]; new states by `prev` node id; of each run int32[layers, 1,
     columns].
   """
-  values = {exe.graph.input.id: row}
+  values = dict(rows)
   fresh: dict[int, jax.Array] = {}
   counts = []
   every = zip(exe.runs, numbers, cuts, tables, strict=True)

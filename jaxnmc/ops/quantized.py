@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.errors import FormatError, PlanError
@@ -17,8 +18,16 @@ from jaxnmc.numerics.fx import Fx
 from jaxnmc.ops.carry import as_carry, carry_formats
 from jaxnmc.ops.elementwise import Elementwise, product_range
 from jaxnmc.ops.float_only import FloatOnly
-from jaxnmc.ops.memory import memory_width
+from jaxnmc.ops.memory import READ, memory_width, reads
 from jaxnmc.ops.norms import Norms
+from jaxnmc.ops.windows import (
+  Windows,
+  by_age,
+  check_past,
+  delayed,
+  stacked,
+  widest,
+)
 
 
 class Quantized(Elementwise, Norms, FloatOnly):
@@ -159,49 +168,10 @@ class Quantized(Elementwise, Norms, FloatOnly):
     self._fits(self._rows(path, x, matrix), frac, high)
     return self._across(path, x, matrix, parts), high
 
-  def _bias(self, path: str, bias, width: int, frac: int):
-    """A bias at the binary point of its sums, and its bound.
-
-    The sums are not touched: a bias of more fraction bits is rounded, once.
-    """
-    key = path + ".bias"
-    value = self.store.const(key, bias, self.plan.format(key), None)
-    if value.shape != (width,):
-      raise PlanError(
-        f"{key}: a bias of shape {list(value.shape)} cannot be added to"
-        f" {width} features"
-      )
-    shift = value.frac - frac
-    # R(bound, shift) of docs/numerics.md, 2, in Python's integers.
-    if shift > 0:
-      reach = (value.bound + (1 << shift - 1)) >> shift
-    else:
-      reach = value.bound << -shift
-    if self.alu.exact:
-      label = f"{key} (.{value.frac} at {frac} fraction bits)"
-      self._fits(label, frac, reach)
-    # Limits that nothing reaches: a clip there would halve a gradient.
-    limits = {"low": -reach - 1, "high": reach + 1}
-    q = self.alu.param(value.q)
-    return self.alu.round_shift(q, shift=shift, **limits), reach
-
   def _across(self, path: str, x: Fx, matrix, parts: int) -> tuple:
     """Sums int32[T, ..., out / parts] of a matrix; how x travels there."""
     del path
     return self.alu.dense(x.q, matrix, bound=x.bound, parts=parts)
-
-  def sum(self, x) -> Fx:
-    """Sum over features at one aggregator neuron: [T, ..., 1]."""
-    path = self._here()
-    x = self._plain(path, x)
-    n = x.shape[-1]
-    return self._value(path, self.alu.sum(x.q), x.frac, x.low * n, x.high * n)
-
-  def broadcast(self, x, width: int) -> Fx:
-    """One value to `width` neurons: [T, ..., 1] -> [T, ..., width]."""
-    x = self._plain(self._here(), x)
-    q = self.alu.broadcast(x.q, width=width)
-    return dataclasses.replace(x, q=q)
 
   def matmul(self, a, b) -> Fx:
     """Product of two activations over their last two axes."""
@@ -218,17 +188,31 @@ class Quantized(Elementwise, Norms, FloatOnly):
     q = self.alu.outer(a.q, b.q)
     return self._value(label, q, a.frac + b.frac, low, high)
 
-  def memory(self, name: str, state, q, k, v, heads: int, size: int):
+  def memory(
+    self,
+    name: str,
+    state,
+    q,
+    k,
+    v,
+    heads: int,
+    size: int,
+    windows: Windows | None = None,
+    mask=None,
+  ):
     """Attention without softmax over a memory of sums, exact.
 
     Args:
       name: of the memory, a site of whole numbers.
-      state: Fx of int32[..., heads d d] of an earlier call, or None for zeros.
+      state: Fx of int32[..., heads d d] of an earlier call, or None for zeros;
+        with windows {"sums": the same, "past": the last k and v}.
       q: Fx of int32[T, ..., heads d] without fraction bits, at most 1.
       k: the same.
       v: the same.
       heads: number of heads.
       size: the most tokens there can be.
+      windows: as in `Reference.memory`.
+      mask: as there.
 
     Returns:
       (y, the next state): |y| <= size d, no fraction bits.
@@ -239,6 +223,63 @@ class Quantized(Elementwise, Norms, FloatOnly):
       PlanError: the state is of another model, batch or plan.
     """
     path = self.path(name)
+    q, k, v, fmt = self._memory_of(path, q, k, v, size)
+    shape = (*q.shape[1:-1], memory_width(q.shape[-1], heads))
+    empty = Fx(jnp.zeros(shape, q.q.dtype), frac=0, low=0, high=0)
+    like = Fx(empty.q, frac=0, low=fmt.low, high=fmt.high, site=path)
+    reach = size * q.shape[-1] // heads
+    if windows is not None:
+      return self._in_windows(
+        path, state, (q, k, v), like, heads, windows, mask, reach
+      )
+    before = as_carry(path, empty if state is None else state, like)
+    y, after = self.alu.recall(q.q, k.q, v.q, before.q, heads=heads)
+    state = dataclasses.replace(before, q=after)
+    self._tap(path, state)
+    if self.taps and self.taps is not True and path + READ in self.taps:
+      # Heads d times as much as y, so only for who asks for it by name.
+      sent = reads(q.q, k.q, v.q, before.q, heads)
+      self._tap(path + READ, dataclasses.replace(state, q=sent))
+    return self._value(path, y, 0, -reach, reach), state
+
+  def _in_windows(
+    self, path, state, qkv, like: Fx, heads, windows, mask, reach: int
+  ):
+    """As `memory`, with windows."""
+    q, k, v = qkv
+    width = widest(windows)
+    sums, past = dataclasses.replace(like, low=0, high=0), None
+    if state is not None:
+      check_past(path, state, width, q.shape[1:])
+      codes = lambda ages: stacked([x.q for x in ages])
+      sums, past = state["sums"], tuple(map(codes, state["past"]))
+    before = as_carry(path, sums, like)
+    y, after, past = self.alu.recall_windows(
+      *(q.q, k.q, v.q, before.q, past),
+      heads=heads,
+      windows=windows,
+      mask=mask,
+    )
+    after = dataclasses.replace(before, q=after)
+    self._tap(path, after)
+    ages = [
+      [
+        Fx(age, frac=0, low=x.low, high=x.high, site=site)
+        for age, site in zip(by_age(spikes), delayed(path, name, x.site, width))
+      ]
+      for name, spikes, x in zip("kv", past, (k, v))
+    ]
+    y = self._value(path, y, 0, -reach, reach)
+    return y, {"sums": after, "past": ages}
+
+  def literal(self, values: tuple[int, ...], like) -> Fx:
+    """Whole numbers as a value, one for each feature."""
+    self._plain(self._here(), like)
+    q = self.alu.param(np.asarray(values, np.int32))
+    return Fx(q, frac=0, low=min(values), high=max(values))
+
+  def _memory_of(self, path: str, q, k, v, size: int) -> tuple:
+    """q, k, v and the format of a memory, refused where they do not do."""
     self.guard(path)
     q, k, v = (self._spike(path, x) for x in (q, k, v))
     fmt = self.plan.format(path)
@@ -248,17 +289,7 @@ class Quantized(Elementwise, Norms, FloatOnly):
         f" format is {fmt}, up to {fmt.high * 2.0**-fmt.frac:g}; whole numbers"
         " of this size are needed (calibrate the model again)"
       )
-    shape = (*q.shape[1:-1], memory_width(q.shape[-1], heads))
-    empty = Fx(jnp.zeros(shape, q.q.dtype), frac=0, low=0, high=0)
-    like = Fx(empty.q, frac=0, low=fmt.low, high=fmt.high, site=path)
-    before = as_carry(path, empty if state is None else state, like)
-    reach = size * q.shape[-1] // heads
-    y, after = self.alu.recall(
-      q.q, k.q, v.q, before.q, heads=heads, bound=reach
-    )
-    state = dataclasses.replace(before, q=after)
-    self._tap(path, state)
-    return self._value(path, y, 0, -reach, reach), state
+    return q, k, v, fmt
 
   def _spike(self, path: str, x) -> Fx:
     """Refuses what is no whole number of magnitude at most 1."""

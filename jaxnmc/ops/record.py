@@ -10,13 +10,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnmc.errors import PlanError
+from jaxnmc.errors import FormatError, PlanError
+from jaxnmc.kernels.ternary import MAX_TWO_PLANES
 from jaxnmc.numerics.fx import Fx, is_fx
 from jaxnmc.numerics.packed import Packed
+from jaxnmc.numerics.weights import QDense
 from jaxnmc.ops.alu import IntAlu, Value
-from jaxnmc.ops.graph import ELEMENTWISE, Graph, Node, Output
+from jaxnmc.ops.graph import (
+  ELEMENTWISE,
+  POSITION,
+  TOKEN,
+  Count,
+  Graph,
+  Node,
+  Output,
+)
+from jaxnmc.ops.memory import READ, memory_width, wiring
 from jaxnmc.ops.quantized import Quantized
 from jaxnmc.ops.stores import IntStore, check_qparams
+from jaxnmc.ops.windows import delayed, widest
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,10 +134,12 @@ class GraphAlu(IntAlu):
     return x
 
   def gather_rows(self, table, ids) -> Sym:
-    """The embedded token arrives from the host."""
-    del ids
+    """A row comes from the host; `ids` says which (`Record.embed`)."""
     return self.emit(
-      "input", width=int(table.shape[-1]), data=np.asarray(table)
+      "input",
+      static={"index": ids},
+      width=int(table.shape[-1]),
+      data=np.asarray(table),
     )
 
   def dense(self, x, weight, *, bound, parts=1):
@@ -183,13 +197,44 @@ for _name in ELEMENTWISE:
 
 
 class Record(Quantized):
-  """Quantized, writing a graph of one token."""
+  """Quantized, writing a graph of one token.
+
+  Attributes:
+    bind: id of a `prev` node -> id of the value that replaces it.
+    ids: stands for the token, int32[1].
+    position: stands for the number of tokens before it, int32[1].
+    count: stands for the number of tokens with it, int32[].
+  """
 
   def __init__(self, plan) -> None:
     alu = GraphAlu()
     super().__init__(plan, alu, IntStore())
     self.bind: dict[int, int] = {}
+    self.ids = np.zeros((1,), np.int32)
+    self.position = np.zeros((1,), np.int32)
+    self.count = np.ones((), np.int32)
     alu.scope = lambda: self._path
+
+  def positions(self, ids, mask=None, before=None):
+    """Known to the host only, which keeps count."""
+    del ids, before
+    self.keep(mask, None)
+    return self.position, self.count
+
+  def embed(self, name, table, ids):
+    """A row of the token, or of its position, comes from the host.
+
+    Raises:
+      PlanError: any other row.
+    """
+    # By identity: what was computed from these is something else.
+    known = {id(self.ids): TOKEN, id(self.position): POSITION}
+    if id(ids) not in known:
+      raise PlanError(
+        f"{self.path(name)}: the host takes the row of a token or of its"
+        " position; pass inputs['ids'] or what ops.positions returned, as it is"
+      )
+    return super().embed(name, table, known[id(ids)])
 
   def keep(self, mask, x):
     """A mask is for batches; cores simply do not get the masked tokens.
@@ -200,6 +245,71 @@ class Record(Quantized):
     if mask is not None:
       raise PlanError("record takes inputs without a mask")
     return x
+
+  def memory(self, name, state, q, k, v, heads, size, windows=None, mask=None):
+    """A memory of sums as d x d neurons per head (`jaxnmc.ops.memory`).
+
+    Raises:
+      FormatError: as `Quantized.memory`, or what is read has more than the two
+        8-bit digits of a message.
+    """
+    del state
+    path = self.path(name)
+    q, k, v, fmt = self._memory_of(path, q, k, v, size)
+    if size > MAX_TWO_PLANES:
+      raise FormatError(
+        f"{path}: {size} tokens may fill the memory to {size}, but its neurons"
+        f" send at most {MAX_TWO_PLANES}; give the model a smaller context"
+      )
+    width = q.shape[-1]
+    rows, columns, back = wiring(width, heads)
+    reach = size * width // heads
+
+    def through(x, codes, bound: int):
+      return self.alu.dense(x, QDense(codes, frac=0, l1=0), bound=bound)[0]
+
+    before = self.alu.emit("prev", width=memory_width(width, heads))
+    written = self.alu.mul(through(k.q, rows, 1), through(v.q, columns, 1))
+    after = self.alu.add(before, written)
+    past = []
+    if windows is not None:
+      past = [
+        self._delayed(path, name, x, widest(windows))
+        for name, x in zip("kv", (k, v))
+      ]
+      for window in sorted({w for w in windows if w is not None}):
+        # Synapses of the heads whose window ends here.
+        ours = np.repeat([w == window for w in windows], len(rows) // heads)
+        old = [
+          through(x[window - 1].q, codes * ours[:, None], 1)
+          for x, codes in zip(past, (rows, columns))
+        ]
+        after = self.alu.sub(after, self.alu.mul(*old))
+    after = self.alu.mark(after, path, True)
+    self.bind[before.id] = after.id
+    read = self.alu.mul(through(q.q, rows, 1), after)
+    read = self.alu.mark(read, path + READ, True)
+    y = through(read, back, size)
+    state = Fx(after, frac=0, low=fmt.low, high=fmt.high, site=path)
+    y = self._value(path, y, 0, -reach, reach)
+    if windows is None:
+      return y, state
+    # What the next token will find: this one is its last.
+    past = [[x, *ages[:-1]] for x, ages in zip((k, v), past)]
+    return y, {"sums": state, "past": past}
+
+  def _delayed(self, path: str, name: str, x: Fx, tokens: int) -> list[Fx]:
+    """Spikes of 1, 2, ... tokens ago: neurons that hand on what they hold."""
+    chain = []
+    for site in delayed(path, name, x.site, tokens + 1)[1:]:
+      held = self.alu.emit("prev", width=x.shape[-1])
+      self.bind[held.id] = x.q.id
+      # It is sent again: to the memory, and to the next of the chain.
+      held = self.alu.add_const(held, value=0)
+      held = self.alu.mark(held, site, True)
+      x = Fx(held, frac=0, low=x.low, high=x.high, site=site)
+      chain.append(x)
+    return chain
 
   def vmap(self, name, body, *args, in_axes=0, out_axes=0):
     """Not placed yet.
@@ -252,10 +362,17 @@ def record(fn, plan, qparams) -> Graph:
   plan.need_integers("record")
   check_qparams(qparams, plan)
   ops = Record(plan)
-  ids = np.zeros((1,), np.int32)
-  out, state = fn(ops, qparams.tree, {"ids": ids}, None)
+  out, state = fn(ops, qparams.tree, {"ids": ops.ids}, None)
 
-  def output(x: Fx) -> Output:
+  def output(x) -> Output | Count:
+    if x is ops.count:
+      return Count()
+    if not is_fx(x):
+      raise PlanError(
+        f"record: a result or state of type {type(x).__name__} is no"
+        " fixed-point value and no count of ops.positions, so neither cores nor"
+        " host can keep it; leave it out"
+      )
     return Output(x.q.id, x.frac, x.low, x.high, x.site)
 
   out, state = jax.tree.map(output, (out, state), is_leaf=is_fx)

@@ -17,13 +17,13 @@ from jaxnmc.numerics.ternary import ternary_values
 from jaxnmc.ops import attention
 from jaxnmc.ops.base import Ops
 from jaxnmc.ops.constants import constant
-from jaxnmc.ops.memory import (
+from jaxnmc.ops.memory import check_memory, memory_width, recall
+from jaxnmc.ops.windows import (
   Windows,
-  check_memory,
+  by_age,
   check_past,
-  memory_width,
-  recall,
   recall_windows,
+  stacked,
   widest,
 )
 
@@ -45,9 +45,12 @@ def layer_norm(
   The variance is that of the n values (divided by n); Ba et al. 2016 (arXiv
   1607.06450).
   """
-  centred = x - jnp.mean(x, axis=-1, keepdims=True)
-  var = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-  return centred * (1 / jnp.sqrt(var + eps)) * gain + bias
+  return rms_norm(centred(x), gain, eps) + bias
+
+
+def centred(x: jax.Array) -> jax.Array:
+  """x less its mean over the last axis: float[..., n]."""
+  return x - jnp.mean(x, axis=-1, keepdims=True)
 
 
 def gelu(x: jax.Array, form: str) -> jax.Array:
@@ -261,11 +264,21 @@ class Reference(Ops):
       return {k: self.site(k, v * root * g) for k, g in gains.items()}
 
   def layer_norm(self, name: str, x, gain, bias, eps: float):
-    """LayerNorm with gain and bias float[n]; the result is the site `name`."""
-    path = self.path(name)
-    gain = self._stored(path + ".gain", gain)
-    bias = self._stored(path + ".bias", bias)
-    return self.site(name, layer_norm(x, gain, bias, eps))
+    """LayerNorm: what is centred, then scaled, then has a bias, each a site.
+
+    Args:
+      name: name of the result; `name`.centred and `name`.scaled lie on the way.
+      x: float[T, ..., n].
+      gain: float[n].
+      bias: float[n].
+      eps: added to the variance, which is that of the n values.
+
+    Returns:
+      float[T, ..., n], as the function `layer_norm`.
+    """
+    middle = self.site(name + ".centred", centred(x))
+    scaled = self.site(name + ".scaled", rms_norm(middle, gain, eps))
+    return self.site(name, scaled + bias)
 
   def act_quant(self, name: str, x):
     """The reference's dynamic 8-bit quantiser, one scale per token."""
@@ -398,7 +411,8 @@ class Reference(Ops):
     Args:
       name: of the memory, a site of whole numbers.
       state: float[..., heads d d] of an earlier call, or None for zeros; with
-        windows {"sums": the same, "past": the last k and v}.
+        windows {"sums": the same, "past": [k, v], each a list of float[...,
+        heads d], those of 1, 2, ... tokens ago}.
       q: float[T, ..., heads d], whole numbers of magnitude at most 1 (spikes).
       k: the same.
       v: the same.
@@ -419,8 +433,8 @@ class Reference(Ops):
     shape = (*q.shape[1:-1], memory_width(q.shape[-1], heads))
     past = None
     if windows is not None and state is not None:
-      check_past(path, state, (widest(windows), *q.shape[1:]))
-      state, past = state["sums"], state["past"]
+      check_past(path, state, widest(windows), q.shape[1:])
+      state, past = state["sums"], tuple(map(stacked, state["past"]))
     if state is None:
       state = jnp.zeros(shape, q.dtype)
     check_memory(path, state, shape)
@@ -428,7 +442,8 @@ class Reference(Ops):
       y, state = recall(q, k, v, state, heads)
       return y, self.site(name, state, whole=size)
     y, state, past = recall_windows(q, k, v, state, past, heads, windows, mask)
-    return y, {"sums": self.site(name, state, whole=size), "past": past}
+    state = self.site(name, state, whole=size)
+    return y, {"sums": state, "past": [by_age(x) for x in past]}
 
   def literal(self, values: tuple[int, ...], like):
     """Whole numbers as a value, one for each feature, of the type of `like`."""

@@ -23,7 +23,7 @@ from jaxnmc.numerics.ste import ste
 from jaxnmc.numerics.ternary import MIN_SCALE, Ternary
 from jaxnmc.ops import attention
 from jaxnmc.ops.constants import constant
-from jaxnmc.ops.reference import Reference, gelu, layer_norm, product
+from jaxnmc.ops.reference import Reference, centred, gelu, product
 
 
 def in_storage(params, dtype: str | None):
@@ -156,12 +156,17 @@ class Rounding(Reference):
     """Two norms with one root; the value between is the site `.v`."""
     path = self.path(name)
     eps1, eps2 = self.plan.eps or eps1, self.plan.eps or eps2
-    v = self._rounded(path + ".v", _wide(x) * self._gain(path, gain))
-    if self.taps:
-      self.emit(path + ".v", v, "stack")
+    v = self._between(path + ".v", _wide(x) * self._gain(path, gain))
     means = [_mean_square(v), eps2 * _mean_square(x)]
     root = self._root(path, means, eps1 * eps2, tiny=True)
     return self._scaled(name, v * root, gains, x.dtype)
+
+  def _between(self, path: str, x):
+    """A site inside of a norm, which is not stored: it stays as wide."""
+    x = self._rounded(path, x)
+    if self.taps:
+      self.emit(path, x, "stack")
+    return x
 
   def _scaled(self, name: str, x, gains, dtype) -> dict:
     """x times each gain, in `dtype`: the sites `name`.key."""
@@ -174,9 +179,11 @@ class Rounding(Reference):
   def layer_norm(self, name, x, gain, bias, eps):
     """LayerNorm; the result is the site `name`."""
     path = self.path(name)
-    gain = _wide(self._stored(path + ".gain", gain))
     bias = _wide(self._stored(path + ".bias", bias))
-    y = layer_norm(_wide(x), gain, bias, self.plan.eps or eps)
+    middle = self._between(path + ".centred", centred(_wide(x)))
+    root = self._root(path, [_mean_square(middle)], self.plan.eps or eps)
+    scaled = middle * root * self._gain(path, gain)
+    y = self._between(path + ".scaled", scaled) + bias
     return self.site(name, y.astype(x.dtype))
 
   def act_quant(self, name, x):

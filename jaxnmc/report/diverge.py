@@ -14,10 +14,12 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
+from jaxnmc.chip.engines import host
 from jaxnmc.errors import ConfigError
 from jaxnmc.numerics.fx import Fx
 from jaxnmc.ops import transform
 from jaxnmc.ops.execute import executable, execute
+from jaxnmc.ops.memory import READ
 from jaxnmc.ops.record import record
 
 NAMES = ("float", "fake_quant", "fixed", "graph")
@@ -186,7 +188,7 @@ def _of_graph(fn, plan, qparams, ids: np.ndarray) -> dict[str, Any]:
   """Sites of the recorded network, evaluated as the functional engine does."""
   graph = record(fn, plan, qparams)
   exe = executable(graph)
-  rows = np.asarray(graph.input.data)[ids].astype(np.int32)
+  rows = host.rows(graph, host.tables(graph), ids, 0)
   zeros = {
     old: jnp.zeros(graph.nodes[old].width, jnp.int32) for old in graph.bind
   }
@@ -196,18 +198,19 @@ def _of_graph(fn, plan, qparams, ids: np.ndarray) -> dict[str, Any]:
   def call(numbers, rows):
     return execute(exe, numbers, rows, zeros, every, extras)[2]
 
-  tapped = jax.device_get(jax.jit(call)(exe.load(), jnp.asarray(rows)))
-  codes = {graph.input.id: rows}
+  tapped = jax.device_get(jax.jit(call)(exe.load(), rows))
+  codes = dict(jax.device_get(rows))
   for run, found in zip(exe.runs, tapped, strict=True):
     for local, stacked in found.items():
       for n, layer in enumerate(run.layers):
         codes[layer.nodes[local]] = stacked[n]
   result = {}
+  sites = {node.site for node in graph.nodes}
   for node in graph.nodes:
     path = node.site
     if path is not None and path in plan.formats and node.id in codes:
-      fmt = plan.formats[path]
-      result[path] = Fx(
-        codes[node.id], frac=fmt.frac, low=fmt.low, high=fmt.high
-      )
+      fmt, found = plan.formats[path], codes[node.id]
+      if path + READ in sites:
+        found = found[-1]  # a memory: other interpreters keep its last state
+      result[path] = Fx(found, frac=fmt.frac, low=fmt.low, high=fmt.high)
   return result

@@ -45,6 +45,17 @@ def test_schedule_and_plot(run, as_json, tmp_path):
   assert len(rows) == 1 + 2 * 15 + 4
 
 
+def test_populations(run, as_json):
+  flags = ("place", "--shape", "2,16,24,32", "--populations", "--head", "host")
+  rows = as_json(*flags)["by_population"]
+  on_cores = [r for r in rows if r["where"] == "cores"]
+  assert sum(r["neurons"] for r in on_cores) == as_json(*flags)["neurons"]
+  assert all(r["tiles"] > 0 for r in on_cores)
+  assert {r["role"] for r in rows if r["where"] == "host"} >= {"embed"}
+  text = run(*flags)[1]
+  assert "mlp.down.in" in text
+
+
 def test_a_model_as_the_paper_placed_it(as_json, folders):
   data = as_json("place", folders["tiny"], "--preset", "abreu2025")
   assert data["policy"]["layers"] == "own"

@@ -173,7 +173,7 @@ def test_commands(run_folder, tmp_path, capsys):
       *("--backend", backend),
     )
     assert status == 2
-    assert "layers.0.attn.norm: ops.layer_norm has no integer form" in err
+    assert "layers.0.attn.k_memory: ops.remember has no integer form" in err
 
 
 def _score(config, params, ids):

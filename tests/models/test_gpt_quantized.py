@@ -90,8 +90,8 @@ def test_fake_quant_of_fine_formats_is_the_reference(name):
   want = jax.jit(transform.reference(fn))(params, {"ids": IDS})[0].logits
   gap = np.abs(found - want)
   # Ternary: the plan leaves out the 8-bit activations of the reference; SwiGLU:
-  # the sigmoid is the chip's table.
-  limits = {"llama": 0.05, "gpt2": 2e-3, "relu": 2e-3}
+  # the sigmoid is the chip's table; norms have the chip's root.
+  limits = {"llama": 0.05, "gpt2": 4e-3, "relu": 4e-3}
   limit = limits.get(name, 0.1)
   assert 0 < gap.max() < limit * np.std(want)
 
@@ -213,8 +213,8 @@ def test_formats_are_trainable():
   ("name", "says"),
   [
     ("llama", "layers.0.attn.q_turned: ops.rotate has no integer form .*embed"),
-    ("relu", "layers.0.attn.norm: ops.layer_norm has no .*use ops.norm"),
-    ("gpt2", "layers.0.attn.norm: ops.layer_norm has no .*use ops.norm"),
+    ("relu", "layers.0.attn.q_turned: ops.rotate has no integer form .*embed"),
+    ("gpt2", "layers.0.attn.k_memory: ops.remember has no .*ops.scan"),
     ("ternary", "layers.0.attn.k_memory: ops.remember has no .*ops.scan"),
   ],
 )

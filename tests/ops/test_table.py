@@ -138,7 +138,7 @@ class FloatOnly(chex.TestCase):
   def test_reference(self, name):
     row = float_only.ROWS[name]
     with jax.enable_x64(True):
-      out = jax.jit(lambda xs: row.call(Reference(), xs, row.params))(row.args)
+      out = jax.jit(lambda xs: row.call(Reference(), xs))(row.args)
     assert out.dtype == np.float64
     np.testing.assert_allclose(out, row.real(*row.args), rtol=0, atol=1e-12)
 
@@ -151,7 +151,7 @@ class FloatOnly(chex.TestCase):
       @jax.jit
       def run(xs):
         ops = Quantized(plan, FloatAlu(dtype), FloatStore(dtype))
-        return row.call(ops, list(map(float_only.coded, xs)), row.params)
+        return row.call(ops, list(map(float_only.coded, xs)))
 
       out = run(row.args)
       assert out.q.dtype == dtype
@@ -171,7 +171,7 @@ class FloatOnly(chex.TestCase):
     ops = Quantized(float_only.PLAN, IntAlu(), IntStore())
     values = list(map(float_only.coded, row.args))
     with pytest.raises(PlanError, match=f"ops.{name} has no integer form"):
-      row.call(ops, values, row.params)
+      row.call(ops, values)
 
 
 def test_every_op_of_the_code_is_in_the_table_and_in_the_docs(repo_root):

@@ -27,7 +27,6 @@ from jaxnmc.chip.routing.segments import Segment
 from jaxnmc.chip.routing.traffic import Route, Tiling, split_tiles
 from jaxnmc.errors import ChipError, PlanError
 from jaxnmc.kernels.ternary import batched_digit_sums, digit_sums
-from jaxnmc.numerics.fx import is_fx
 from jaxnmc.ops.graph import Graph
 
 _LIMB = 16
@@ -152,7 +151,7 @@ def check_state(graph: Graph, state) -> None:
   Raises:
     ChipError: the site, the code and its limits.
   """
-  leaves = jax.tree.leaves(state, is_leaf=is_fx)
+  leaves, _ = states.parts(graph, state)
   for value, (leaf, _) in zip(leaves, states.slots(graph)):
     codes = np.asarray(value.q)
     low, high = int(codes.min()), int(codes.max())

@@ -48,14 +48,14 @@ class Engine:
         self.watch(segment)
     return Counters.of(segments, self.placement, saturations, histograms)
 
-  def check(self, qparams, inputs) -> None:
+  def check(self, qparams, inputs, state=None) -> None:
     """Refuses what does not belong to this placement.
 
     Raises:
-      TokenError: inputs that the model cannot read.
+      TokenError: inputs that the model cannot read, after this state.
       PlanError: parameters of another plan, or other weights.
     """
-    check_inputs(self.fn, inputs)
+    check_inputs(self.fn, inputs, state)
     self.check_params(qparams)
 
   def check_params(self, qparams) -> None:
@@ -79,7 +79,7 @@ class Engine:
       PlanError: parameters of another plan, or other weights.
       TransformError: called inside a JAX transform.
     """
-    self.check(qparams, inputs)
+    self.check(qparams, inputs, state)
     leaves = jax.tree.leaves((inputs, state))
     if any(isinstance(x, jax.core.Tracer) for x in leaves):
       raise TransformError(

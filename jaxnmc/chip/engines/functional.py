@@ -13,7 +13,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.chip.counting import histograms as sizes
-from jaxnmc.chip.engines import checking, states
+from jaxnmc.chip.engines import checking, host, states
 from jaxnmc.chip.engines.engine import Engine
 from jaxnmc.chip.engines.interpreted import Interpreted
 from jaxnmc.chip.engines.taps import Counts, Extremes
@@ -88,14 +88,14 @@ class Functional(Engine):
     if self._data is None:
       # The first call may be one that is being traced.
       with jax.ensure_compile_time_eval():
-        table = jnp.asarray(self.graph.input.data)
+        tables = jax.tree.map(jnp.asarray, host.tables(self.graph))
         limits = self._extremes.load() if self._extremes else None
         counts = self._counts.load()
-        self._data = (self._exe.load(), table, counts, limits)
+        self._data = (self._exe.load(), tables, counts, limits)
     return self._data
 
   def _core(self, data, inputs, length, state):
-    numbers, table, (inner, outer), limits = data
+    numbers, tables, (inner, outer), limits = data
 
     def measure(index, found, extra):
       layer, codes = extra
@@ -112,8 +112,8 @@ class Functional(Engine):
 
     def one(inputs, state):
       ids = inputs["ids"]
-      rows = jnp.take(table, ids, axis=0, mode="clip").astype(jnp.int32)
-      before = states.enter(self.graph, state)
+      before, start = states.enter(self.graph, state)
+      rows = host.rows(self.graph, tables, ids, start)
       codes = limits[0] if limits else ((),) * len(inner)
       if alone:
         values, after, counts = one_token.execute(
@@ -134,7 +134,8 @@ class Functional(Engine):
       )
       out = states.outputs(self.graph, values)
       raw = every, (most, watched), beside
-      return out, states.leave(self.graph, after), raw
+      end = start + jnp.int32(ids.shape[0] if length is None else length)
+      return out, states.leave(self.graph, after, end), raw
 
     return over_batch(one, inputs, state)
 

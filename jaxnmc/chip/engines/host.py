@@ -1,12 +1,20 @@
-"""Nodes that the host computes: exact integers, a whole sequence at a time."""
+"""What the host computes: exact integers, a whole sequence at a time.
+
+Before the cores it takes rows of embedding tables, by token or by position,
+and does what is element-wise on them alone; the result is what it sends.
+Behind them it computes what is placed on no core.
+"""
+
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 from jax import numpy as jnp
 
+from jaxnmc.chip.network import Network
 from jaxnmc.kernels.ternary import ternary_matmul
 from jaxnmc.ops.alu import IntAlu
-from jaxnmc.ops.graph import Graph
+from jaxnmc.ops.graph import POSITION, Graph
 
 
 def evaluate(graph: Graph, nodes: list[int], known: dict[int, jax.Array]):
@@ -38,8 +46,47 @@ def evaluate(graph: Graph, nodes: list[int], known: dict[int, jax.Array]):
   return values
 
 
-def rows(graph: Graph, ids) -> jax.Array:
-  """Embedding rows, int32[T, width], of tokens int[T]."""
-  table = graph.input.data
-  assert table is not None
-  return jnp.asarray(np.take(table, np.asarray(ids), axis=0), jnp.int32)
+def tables(graph: Graph) -> dict[int, np.ndarray]:
+  """Embedding tables by input node, [V, width]."""
+  return {n.id: n.data for n in graph.inputs if n.data is not None}
+
+
+def rows(
+  graph: Graph, held: Mapping[int, jax.Array | np.ndarray], ids, before
+) -> dict[int, jax.Array]:
+  """Rows of embedding tables.
+
+  Args:
+    graph: recorded graph.
+    held: what `tables` returned, on the device or not.
+    ids: int32[T].
+    before: int32[], tokens of the calls before.
+
+  Returns:
+    Input node id -> int32[T, width].
+  """
+  alu, ids = IntAlu(), jnp.asarray(ids)
+  places = before + jnp.arange(ids.shape[0], dtype=jnp.int32)
+  by_place = lambda node: node.static.get("index") == POSITION
+  return {
+    n.id: alu.gather_rows(held[n.id], places if by_place(n) else ids)
+    for n in graph.inputs
+  }
+
+
+def sent(net: Network, ids, before) -> np.ndarray:
+  """What the host sends for tokens.
+
+  Args:
+    net: the network.
+    ids: int32[T].
+    before: int32[], tokens of the calls before.
+
+  Returns:
+    int32[T, width], the values of `net.entries` side by side.
+  """
+  graph = net.graph
+  known = rows(graph, tables(graph), ids, before)
+  nodes = sorted(graph.before_cores - known.keys())
+  values = evaluate(graph, nodes, known)
+  return np.concatenate([values[node] for node in net.entries], axis=-1)

@@ -66,7 +66,8 @@ class Group:
   Attributes:
     routes: index into `Machine.routes` of each pair.
     source: class index, or None for the host's input.
-    value: instruction index of the source.
+    value: instruction index of the source; of the host's input the index in
+      `Machine.entries`.
     target: class index.
     port: port index at the target.
     kind: as in `Synapse`.
@@ -120,7 +121,8 @@ class Machine:
     where: population index -> (class, member).
     local: node id -> instruction index in its class.
     last: largest depth on the chips.
-    width: values that the host injects.
+    entries: node id of a value that the host sends -> its part of the row that
+      is injected for every token.
   """
 
   routes: tuple[traffic.Route, ...]
@@ -130,7 +132,12 @@ class Machine:
   where: dict[int, tuple[int, int]]
   local: dict[int, int]
   last: int
-  width: int
+  entries: dict[int, slice]
+
+  @property
+  def width(self) -> int:
+    """Numbers that the host injects for a token."""
+    return max((part.stop for part in self.entries.values()), default=0)
 
   @property
   def host_routes(self) -> tuple[int, ...]:
@@ -265,6 +272,7 @@ def build(placement) -> Machine:
   }
   local = {n: i for own in compiled.values() for n, i in own.local.items()}
 
+  entries = _entries(net)
   pairs: dict[tuple, list[int]] = {}
   taps: dict[int, Tap] = {}
   outputs = _output_nodes(net)
@@ -274,7 +282,10 @@ def build(placement) -> Machine:
         taps[synapse.source] = _tap(net, synapse.source, where, local)
       continue
     source = where[synapse.src][0] if synapse.src in where else None
-    value = local[synapse.source] if source is not None else 0
+    if source is not None:
+      value = local[synapse.source]
+    else:
+      value = list(entries).index(synapse.source)
     port = net.populations[synapse.dst].ports.index(synapse.port)
     edge = (source, value, where[synapse.dst][0], port, synapse.kind)
     pairs.setdefault(edge, []).append(synapse.index)
@@ -288,8 +299,28 @@ def build(placement) -> Machine:
   last = max(net.depth[n] for i in where for n in net.populations[i].nodes)
   return Machine(
     *(routes, classes, groups, tuple(taps.values())),
-    *(where, local, last, net.graph.input.width),
+    *(where, local, last, entries),
   )
+
+
+def _entries(net: Network) -> dict[int, slice]:
+  """Which part of the injected row each value of the host is.
+
+  Raises:
+    PlacementError: one that the host cannot know before the cores run.
+  """
+  found, at = {}, 0
+  for node in net.entries:
+    if node not in net.graph.before_cores:
+      raise PlacementError(
+        f"{net.graph.nodes[node].site}: what the host takes from its tables and"
+        " what cores send meet in one neuron; put what cores compute into a"
+        " layer (ops.layer)"
+      )
+    width = net.graph.nodes[node].width
+    found[node] = slice(at, at + width)
+    at += width
+  return found
 
 
 def _output_nodes(net: Network) -> list[int]:

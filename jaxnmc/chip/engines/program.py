@@ -90,7 +90,9 @@ def compile_population(net: Network, population: Population) -> Compiled:
   axons = {
     (s.source, s.delay): population.ports.index(s.port)
     for s in net.synapses
-    if s.dst == population.index and (s.delay or s.src == s.dst)
+    if s.dst == population.index
+    and s.kind == "relay"
+    and (s.delay or s.src == s.dst)
   }
   ports = {
     net.ports[k].node: i

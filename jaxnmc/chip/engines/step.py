@@ -219,7 +219,8 @@ def step(
   for g, (group, split) in enumerate(zip(machine.groups, spread.groups)):
     if group.source is None:
       here, row = injected
-      x = jnp.where(here, row, 0)[None]
+      part = list(machine.entries.values())[group.value]
+      x = jnp.where(here, row[part], 0)[None]
     elif split.local:
       cls = machine.classes[group.source]
       x = _flat(cls, sent[group.source, group.value])

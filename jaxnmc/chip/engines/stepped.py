@@ -92,7 +92,7 @@ class Stepped(Engine):
     return jax.tree.map(stack, *outs), jax.tree.map(stack, *ends), merged
 
   def _sequence(self, ids: np.ndarray, state, inject):
-    stream = Stream(self, self._enter(state))
+    stream = self._begin_stream(state)
     stream.feed(ids, inject)
     return stream.finish()
 
@@ -110,7 +110,13 @@ class Stepped(Engine):
       PlanError: parameters or a state of another plan, or other weights.
     """
     self.check_params(qparams)
-    return Stream(self, self._enter(state))
+    return self._begin_stream(state)
+
+  def _begin_stream(self, state) -> Stream:
+    count = 0
+    if state is not None:
+      count = int(states.parts(self.graph, state)[1])
+    return Stream(self, self._enter(state), count)
 
   @property
   def device_bytes(self) -> dict[str, int]:
@@ -188,7 +194,8 @@ class Stepped(Engine):
         met["out", k, slot] = int(total.sum(dtype=np.int64))
       else:
         sent = np.zeros((len(at), 0), np.int32)
-        total = entered[at].sum(-1, keepdims=True, dtype=np.int32)
+        own = entered[at][:, self.machine.entries[route.synapse.source]]
+        total = own.sum(-1, keepdims=True, dtype=np.int32)
       walked = None
       if i in places.rows:
         g, row = places.rows[i]
@@ -253,7 +260,7 @@ class Stepped(Engine):
     ]
     if self.checked:
       checking.check_state(self.graph, state)
-    for prev, codes in states.enter(self.graph, state).items():
+    for prev, codes in states.enter(self.graph, state)[0].items():
       c, m, word = self._slot(prev)
       cls = self.machine.classes[c]
       flat = np.zeros(cls.tiles * cls.size, np.int32)
@@ -261,8 +268,13 @@ class Stepped(Engine):
       words[c][m, :, word] = flat.reshape(cls.tiles, cls.size)
     return arrays.put_state(self.spread, words)
 
-  def leave(self, cores: arrays.State):
-    """The state pytree of what the cores remember, no token in them."""
+  def leave(self, cores: arrays.State, count: int):
+    """The state pytree of what the cores remember, no token in them.
+
+    Args:
+      cores: the cores.
+      count: tokens so far, which the host counts.
+    """
     words = self.spread.fetch(cores.states)
     codes = {}
     for _, prev in states.slots(self.graph):
@@ -270,7 +282,7 @@ class Stepped(Engine):
       cls, split = self.machine.classes[c], self.spread.classes[c]
       own = words[c][split.slots[m], : cls.tiles, word]
       codes[prev] = jnp.asarray(own.reshape(-1)[cls.place])
-    return states.leave(self.graph, codes)
+    return states.leave(self.graph, codes, jnp.int32(count))
 
 
 class _Places:

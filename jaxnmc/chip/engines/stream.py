@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from jaxnmc.chip.engines import checking, host
+from jaxnmc.chip.engines import checking, host, states
 from jaxnmc.chip.engines.arrays import State
 from jaxnmc.chip.routing.segments import Segment
 from jaxnmc.errors import PlanError
@@ -58,8 +58,9 @@ class Stream:
     stopped: whether `stop` of the last `send` cut it short.
   """
 
-  def __init__(self, engine, cores: State) -> None:
+  def __init__(self, engine, cores: State, count: int = 0) -> None:
     self._engine, self._cores = engine, cores
+    self._before = count  # tokens of the calls before
     self.tokens, self.steps, self.stopped = 0, 0, False
     self._segments: list[Segment] = []
     self._open()
@@ -78,6 +79,11 @@ class Stream:
     """Tokens on the cores: entered, but not yet out."""
     gone = np.searchsorted(self._inject, self._now - self._latency, "right")
     return len(self._inject) - int(gone)
+
+  @property
+  def _count(self) -> int:
+    """Tokens so far, those of the calls before included."""
+    return self._before + self.tokens
 
   @property
   def _latency(self) -> int:
@@ -167,7 +173,7 @@ class Stream:
       raise PlanError("no token entered this stream; send some first")
     engine = self._engine
     counters = engine.fold(tuple(self._segments))
-    return out, engine.leave(self._cores), counters
+    return out, engine.leave(self._cores, self._count), counters
 
   # --- how
 
@@ -182,7 +188,8 @@ class Stream:
       raise PlanError(
         f"a stream takes one sequence, ids of shape [T]; found {list(shape)}"
       )
-    check_inputs(self._engine.fn, {"ids": ids})
+    state = states.zeros(self._engine.graph, count=self._count)
+    check_inputs(self._engine.fn, {"ids": ids}, state)
 
   def _due(self, ids, inject) -> tuple[np.ndarray, np.ndarray]:
     """(steps at which tokens enter, the rows that the host injects)."""
@@ -197,7 +204,7 @@ class Stream:
         times = times + max(0, self._inject[-1] + stride - self._now)
     else:
       times = _increasing(inject, tokens)
-    return self._now + times, np.asarray(host.rows(engine.graph, ids))
+    return self._now + times, host.sent(engine.network, ids, self._count)
 
   def _advance(self, until: int, times=(), rows=None) -> None:
     """Steps the cores up to step `until`; tokens enter at `times`."""

@@ -206,7 +206,7 @@ def _block(run, routes, by_source) -> _Block:
       for i in by_source.get(node, ()):
         route, synapse = routes[i], routes[i].synapse
         # A value that waits on an axon comes back to its own population.
-        own = synapse.src == synapse.dst
+        own = synapse.kind == "relay" and synapse.src == synapse.dst
         if own or synapse.target in local:
           to = -1 - synapse.delay if own else local[synapse.target]
           cut = (route.src.key, route.dst.key, route.sparse)

@@ -90,15 +90,45 @@ def is_digit(path: str) -> bool:
 def ranges(graph: Graph) -> list[tuple[int, int]]:
   """Smallest and largest value of every node; that of int32 if unknown."""
   found: list[tuple[int, int]] = []
+  states = _state_ranges(graph)
   for node in graph.nodes:
-    low, high = _range(node, [found[i] for i in node.args])
+    args = [found[i] for i in node.args]
+    if node.op in SYNAPSES:
+      low, high = _sum_range(graph, node, *args)
+    else:
+      low, high = states.get(node.id) or _range(node, args)
     inside = _INT32[0] <= low and high <= _INT32[1]
     found.append((low, high) if inside else _INT32)
   return found
 
 
+def _state_ranges(graph: Graph) -> dict[int, tuple[int, int]]:
+  """Of `prev` nodes: the formats of the state, which one handed in keeps."""
+  leaves = jax.tree.leaves(graph.state)
+  kept = {x.node: (x.low, x.high) for x in leaves if isinstance(x, Output)}
+  return {old: kept[new] for old, new in graph.bind.items() if new in kept}
+
+
+def _sum_range(graph: Graph, node: Node, span) -> tuple[int, int]:
+  """Of what synapses add up, messages within `span`."""
+  low, high = span
+  if node.op == "broadcast":
+    return low, high
+  if node.op == "sum":
+    n = graph.nodes[node.args[0]].width
+    return n * low, n * high
+  weights = np.asarray(node.data)
+  up = np.maximum(weights, 0).sum(axis=1, dtype=np.int64)
+  down = up - weights.sum(axis=1, dtype=np.int64)
+  ends = [(int(u), int(d)) for u, d in {*zip(up.tolist(), down.tolist())}]
+  return (
+    min((u * low - d * high for u, d in ends), default=0),
+    max((u * high - d * low for u, d in ends), default=0),
+  )
+
+
 def _range(node: Node, args) -> tuple[int, int]:
-  """Of one node, by interval arithmetic."""
+  """Of one other node, by interval arithmetic."""
   static = node.static
   if node.op in ("const", "input") and node.data is not None and node.data.size:
     return int(node.data.min()), int(node.data.max())
@@ -114,8 +144,6 @@ def _range(node: Node, args) -> tuple[int, int]:
     return 0, static["limit"]
   if node.op == "ge":
     return 0, 1
-  if node.op == "broadcast":
-    return args[0]
   if node.op in ("shl", "shr"):
     move = (lambda v: v << static["bits"]) if node.op == "shl" else None
     move = move or (lambda v: v >> static["bits"])
@@ -180,11 +208,12 @@ class _Writer:
 
 
 def _outputs(tree, new: Mapping[int, int]):
-  return jax.tree.map(
-    lambda leaf: dataclasses.replace(leaf, node=new[leaf.node]),
-    tree,
-    is_leaf=lambda x: isinstance(x, Output),
-  )
+  def moved(leaf):
+    if isinstance(leaf, Output):
+      return dataclasses.replace(leaf, node=new[leaf.node])
+    return leaf
+
+  return jax.tree.map(moved, tree)
 
 
 def _crosses(reader: Node, source: Node) -> bool:
@@ -213,8 +242,8 @@ def narrow(graph: Graph, hardware: Hardware) -> Graph:
   Raises:
     PlacementError: a value whose digits would leave int32.
   """
-  write, spans = _Writer(graph), ranges(graph)
-  wide = _wide_messages(graph, spans, hardware.message_bits)
+  write = _Writer(graph)
+  wide = _wide_messages(graph, hardware.message_bits)
   bits, most = hardware.message_bits or 32, hardware.weight_bits_max
   if not wide and not any(_too_wide(n, most) for n in graph.nodes):
     return graph
@@ -235,15 +264,15 @@ def _too_wide(node: Node, bits: int) -> bool:
   return count(node.data.min(), node.data.max(), bits) > 1
 
 
-def _wide_messages(graph: Graph, spans, bits: int | None) -> dict[int, int]:
+def _wide_messages(graph: Graph, bits: int | None) -> dict[int, int]:
   """Values that need several messages: id -> number of digits."""
   if bits is None or bits >= 32:
     return {}
-  found = {}
+  found, spans = {}, ranges(graph)
   for node in graph.nodes:
     for arg in node.args:
       source = graph.nodes[arg]
-      if source.op == "input" or not _crosses(node, source):
+      if arg in graph.before_cores or not _crosses(node, source):
         continue
       low, high = spans[arg]
       parts = count(low, high, bits)

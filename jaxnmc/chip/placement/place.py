@@ -362,7 +362,7 @@ def _check_messages(net: Network, hardware: Hardware) -> None:
   for synapse in net.synapses:
     low, high = spans[synapse.source]
     if digits.count(low, high, bits) > 1:
-      if net.graph.nodes[synapse.source].op != "input":
+      if synapse.source not in net.graph.before_cores:
         raise PlacementError(
           f"{synapse.path} sends {low:,} to {high:,}; a message of"
           f" {hardware.name} has {bits} bits (message_bits). Place the graph,"

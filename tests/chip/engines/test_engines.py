@@ -60,7 +60,7 @@ def raw_functional(case, ids):
 def raw_stepped(case, ids, inject):
   """Per route messages sent and entries walked, int[steps, tiles] each."""
   engine = case.stepped
-  rows = np.asarray(host.rows(engine.graph, ids))
+  rows = host.sent(engine.network, ids, 0)
   steps = int(inject[-1]) + engine.machine.last + 1
   # One length for all lists: one compiled program.
   here, feed = np.zeros(200, bool), np.zeros((200, rows.shape[1]), np.int32)

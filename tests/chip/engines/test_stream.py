@@ -140,7 +140,7 @@ def test_a_state_with_tokens_in_flight_would_mix_them():
   net, run = engine()
   flow = run.stream(net.qparams)
   flow.send(PROMPT)
-  mixed = run.leave(flow._cores)
+  mixed = run.leave(flow._cores, flow._count)
   want = net.fixed(net.qparams, {"ids": PROMPT}, None)[1]
   with pytest.raises(AssertionError):
     same(mixed, want)

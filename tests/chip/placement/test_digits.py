@@ -150,7 +150,7 @@ def test_wide_weights_keep_every_integer(model, factor):
   wide = _widened(graph, factor)
   chip = hardware.loihi2(message_bits=15)
   narrow = digits.narrow(wide, chip)
-  row = wide.input.data[7].astype(np.int32)
+  row = wide.inputs[0].data[7].astype(np.int32)
   a, b = _evaluate(wide, row), _evaluate(narrow, row)
   named = lambda g, v: {n.site: v[n.id] for n in g.nodes if n.site}
   before, after = named(wide, a), named(narrow, b)

@@ -70,6 +70,18 @@ ROWS = {
     (EMBED,),
     bound=(-32639, 32639),
   ),
+  "positions": Row(
+    # Two tokens before, and padding in front, which takes no place.
+    lambda o, v, p: o.embed(
+      "e", p[0], o.positions(np.ones(3, np.int32), np.array([0, 1, 1]), 2)[0]
+    ),
+    (),
+    lambda: ints(EMBED.q)[[2, 2, 3]],
+    11,
+    lambda: real(EMBED)[[2, 2, 3]],
+    (EMBED,),
+    bound=(-32639, 32639),
+  ),
   "const": Row(
     lambda o, v, p: o.const("c", p[0], unit=True),
     (),

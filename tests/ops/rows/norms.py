@@ -1,4 +1,4 @@
-"""Rows of the RMS norms, one by one, several of one input, and fused."""
+"""Rows of the norms: RMS alone, several of one input, fused; LayerNorm."""
 
 import math
 
@@ -22,6 +22,8 @@ WIDE_GAIN = vector(
   [4096, -20000, 32639, 1], 12, np.int16, low=-32639, high=32639
 )
 GAIN2 = vector([-3, 90, 127, 64], 5, low=-127, high=127)
+# Finer than what it is added to, so that it is rounded; a tie among them.
+BIAS = vector([-5000, 2, 32639, 1234], 14, np.int32, -32639, 32639)
 
 # --- integer oracles
 
@@ -93,6 +95,26 @@ def double_norm_codes(x, frac):
   return by_rows(one, x)
 
 
+def layer_norm_codes(x, frac):
+  inner, middle, out = (PLAN.format(k) for k in ("l.centred", "l.scaled", "l"))
+
+  def one(row):
+    n = len(row)
+    mult, exp = mantissa(1 / n)
+    gaps = [(n * v - sum(row)) * mult for v in row]
+    gaps = [
+      int(clip(div_round(g, frac + exp - inner.frac), inner)) for g in gaps
+    ]
+    y = root(min(mean_codes(gaps, inner.frac) + 4, 2**24 - 1))
+    found = []
+    for v, b in zip(scaled(gaps, GAIN, y, inner.frac, middle), ints(BIAS.q)):
+      v = v + div_round(b, BIAS.frac - middle.frac)
+      found.append(int(clip(div_round(v, middle.frac - out.frac), out)))
+    return found
+
+  return by_rows(one, x)
+
+
 # --- float oracles
 
 
@@ -103,6 +125,11 @@ def float_norm(x, gain):
 def float_double_norm(x):
   # Two norms, one after the other: the fused form is the same function.
   return float_norm(float_norm(x, GAIN), GAIN2)
+
+
+def float_layer_norm(x):
+  gaps = x - x.mean(-1, keepdims=True)
+  return float_norm(gaps, GAIN) + real(BIAS)
 
 
 # --- rows
@@ -132,6 +159,18 @@ def double_norm(arg):
   )
 
 
+def layer_norm(arg):
+  return Row(
+    lambda o, v, p: o.layer_norm("l", *v, *p, EPS),
+    (arg,),
+    lambda x: layer_norm_codes(x, arg[0]),
+    11,
+    float_layer_norm,
+    (GAIN, BIAS),
+    bound=(-32639, 32639),
+  )
+
+
 ROWS = {
   "norm": norm("n", S, GAIN),
   "norm_8_bit": norm("n", S8, GAIN),
@@ -143,4 +182,7 @@ ROWS = {
   ),
   "double_norm": double_norm(S),
   "double_norm_of_small_values": double_norm((4, -3, 3, "x")),
+  "layer_norm": layer_norm(S),
+  "layer_norm_8_bit": layer_norm(S8),
+  "layer_norm_of_shares": layer_norm((15, 0, 32768, "x")),
 }

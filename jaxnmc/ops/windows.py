@@ -1,0 +1,181 @@
+"""A memory of sums whose heads may forget all but the last tokens.
+
+Sliding windows (Beltagy et al. 2020, arXiv 2004.05150) over the sums of
+`memory`; for a head with window w
+
+    S_i = S_(i-1) + k_i^T v_i - k_(i-w)^T v_(i-w)
+
+which stays whole, and needs the spikes of the last w tokens beside S.  Tokens
+are those that are not padding.
+"""
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from jaxnmc.errors import PlanError
+from jaxnmc.ops.memory import EXACT
+
+Windows = tuple[int | None, ...]
+
+
+def last(past: jax.Array | None, x: jax.Array, count: int, mask=None):
+  """The last `count` real tokens of a value, oldest first.
+
+  Args:
+    past: [count, ..., n], those of the calls before; None for zeros.
+    x: [T, ..., n].
+    count: how many.
+    mask: [T, ...], 0 for padding, or None.
+
+  Returns:
+    [count, ..., n], dtype of x.
+  """
+  if past is None:
+    past = jnp.zeros((count, *x.shape[1:]), x.dtype)
+  rows = jnp.concatenate([past, x])
+  if mask is None:
+    return rows[len(rows) - count :]
+  after = _after(mask)  # real tokens behind each of this call
+  older = jnp.arange(count - 1, -1, -1).reshape(-1, *(1,) * (mask.ndim - 1))
+  older = older + (after[0] + mask[0].astype(jnp.int32))
+  behind = jnp.concatenate([older, jnp.where(mask != 0, after, -1)])
+  slots = jnp.arange(count - 1, -1, -1).reshape(-1, *(1,) * behind.ndim)
+  chosen = (behind[None] == slots).astype(x.dtype)
+  return jnp.einsum("ps...,s...n->p...n", chosen, rows, precision=EXACT)
+
+
+def _after(mask) -> jax.Array:
+  """Real tokens behind each: int32[T, ...]."""
+  real = (jnp.asarray(mask) != 0).astype(jnp.int32)
+  return jnp.flip(jnp.cumsum(jnp.flip(real, 0), 0), 0) - real
+
+
+def recall_windows(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  memory: jax.Array,
+  past: tuple[jax.Array, jax.Array] | None,
+  heads: int,
+  windows: Windows,
+  mask=None,
+) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
+  """`recall` where some heads forget: S_i sums over the last w tokens only.
+
+      S_i = S_(i-1) + k_i^T v_i - k_(i-w)^T v_(i-w)
+
+  Args:
+    q: [T, ..., heads d], int32 or float.
+    k: the same.
+    v: the same.
+    memory: [..., heads d d], S of the tokens before.
+    past: k and v of the last tokens before, [W, ..., heads d] each, oldest
+      first, W the widest window; None for none.
+    heads: number of heads.
+    windows: w of each head, None for all tokens.
+    mask: [T, ...], 0 for padding, which is no token of a window; None for none.
+
+  Returns:
+    (y, memory, past) as in the arguments, y [T, ..., heads d].
+  """
+  size, length = q.shape[-1] // heads, q.shape[0]
+  reach = widest(windows)
+  split = lambda x: x.reshape(*x.shape[:-1], heads, size)
+  axes = (1,) * (q.ndim - 2)
+  if mask is None:
+    rank = np.arange(1, length + 1).reshape(length, *axes)
+    total = rank[-1]
+  else:
+    rank = jnp.cumsum((jnp.asarray(mask) != 0).astype(jnp.int32), 0)
+    total = rank[-1]
+  old = (None, None) if past is None else past
+  # Tokens between a reader and what it reads: of this call, and before.
+  order = np.arange(length)
+  causal = (order[:, None] >= order[None]).reshape(length, length, *axes)
+  apart = jnp.where(causal, rank[:, None] - rank[None], length + 2 * reach)
+  behind = total - rank
+  keys, values = k, v
+  if past is not None:
+    older = np.arange(reach - 1, -1, -1).reshape(reach, *axes)
+    apart = jnp.concatenate([rank[:, None] + older[None], apart], 1)
+    behind = jnp.concatenate([total + older, behind])
+    keys, values = jnp.concatenate([old[0], k]), jnp.concatenate([old[1], v])
+  wide = np.array([size_of(w, length + 2 * reach) for w in windows])
+  ends = np.array([w is None for w in windows])
+  heads_last = lambda x: x[..., None]
+  if past is not None:
+    # Heads without a window have their past in S.
+    ours = np.arange(reach + length).reshape(-1, *axes) >= reach
+    within = (heads_last(apart) < wide) & (heads_last(ours) | ~ends)
+    inside = (heads_last(behind) < wide) & (heads_last(ours) | ~ends)
+  else:
+    within, inside = heads_last(apart) < wide, heads_last(behind) < wide
+  q, keys, values = split(q), split(keys), split(values)
+  product = lambda form, *x: jnp.einsum(form, *x, precision=EXACT)
+  scores = product("t...hd,s...hd->...hts", q, keys)
+  within = jnp.moveaxis(within, (0, 1), (-2, -1))
+  scores = scores * within.astype(scores.dtype)
+  y = product("...hts,s...hd->t...hd", scores, values)
+  before = memory.reshape(*memory.shape[:-1], heads, size, size)
+  before = before * ends[:, None, None].astype(before.dtype)
+  y = y + product("t...hd,...hde->t...he", q, before)
+  chosen = keys * inside[..., None].astype(keys.dtype)
+  after = before + product("t...hd,t...he->...hde", chosen, values)
+  past = last(old[0], k, reach, mask), last(old[1], v, reach, mask)
+  return y.reshape(*y.shape[:-2], -1), after.reshape(memory.shape), past
+
+
+def widest(windows: Windows) -> int:
+  """The widest window; 0 if no head has one."""
+  return max((w for w in windows if w is not None), default=0)
+
+
+def size_of(window: int | None, most: int) -> int:
+  """A window as a number: `most` for none."""
+  return most if window is None else window
+
+
+def stacked(ages: list) -> jax.Array:
+  """Values of 1, 2, ... tokens ago as [W, ..., n], oldest first."""
+  return jnp.stack(ages[::-1])
+
+
+def by_age(past: jax.Array) -> list:
+  """`stacked`, backwards."""
+  return list(past[::-1])
+
+
+def delayed(path: str, name: str, site: str | None, count: int) -> list:
+  """Names of the spikes of `count` tokens, from the last one back.
+
+  Args:
+    path: of the memory.
+    name: "k" or "v".
+    site: of the spikes as they come.
+    count: how many.
+  """
+  return [site, *(f"{path}.{name}.{age}" for age in range(1, count))]
+
+
+def check_past(path: str, state, count: int, shape: tuple[int, ...]) -> None:
+  """Refuses what is no state of a memory with windows.
+
+  Args:
+    path: where, for the message.
+    state: anything.
+    count: tokens that it remembers one by one.
+    shape: of the spikes of a token, [..., n].
+
+  Raises:
+    PlanError: it is of another model or batch.
+  """
+  past = state.get("past") if isinstance(state, dict) else None
+  found = [
+    [tuple(getattr(x, "shape", ())) for x in ages] for ages in past or ()
+  ]
+  if found != [[tuple(shape)] * count] * 2:
+    raise PlanError(
+      f"{path}: the state does not hold the spikes k and v of the last {count}"
+      f" tokens, {list(shape)} each; it belongs to another model or batch"
+    )
