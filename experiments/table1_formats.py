@@ -143,17 +143,13 @@ class Study:
 
 def _documents(model: Model, path: str) -> list[np.ndarray]:
   """Ids of the first documents of a file, cut to `--max_ids` each."""
-  most, size = _DOCUMENTS.value, _MAX_IDS.value
-  found = [d.encode("utf-8") for d in text.read_documents([path])[:most]]
-  ids = bits.encode(model.tokenizer, found, model.config.vocab_size)[0]
-  return bits.pieces(ids, size)[:most]
-
-
-def _named(entry: str) -> tuple[str, str]:
-  name, equals, path = entry.partition("=")
-  if not (equals and name and path):
-    raise UserError(f"--text {entry}: expected NAME=FILE, e.g. test=test.txt")
-  return name, path
+  return bits.first_pieces(
+    model.tokenizer,
+    text.read_documents([path]),
+    model.config.vocab_size,
+    most=_DOCUMENTS.value,
+    max_ids=_MAX_IDS.value,
+  )
 
 
 def _study() -> Study:
@@ -166,7 +162,8 @@ def _study() -> Study:
   backends.need_tokenizer(model)
   if not _TEXT.value:
     raise UserError("--text: name at least one text, as NAME=FILE")
-  texts = {n: _documents(model, path) for n, path in map(_named, _TEXT.value)}
+  files_of = map(text.named, _TEXT.value)
+  texts = {name: _documents(model, path) for name, path in files_of}
   sets = []
   if _TASKS.value is not None:
     paths = sorted(pathlib.Path(_TASKS.value).glob("*.jsonl"))
