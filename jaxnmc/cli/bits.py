@@ -8,7 +8,7 @@ import jaxnmc
 from jaxnmc import quantize
 from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output, bar
-from jaxnmc.errors import ConfigError
+from jaxnmc.errors import ConfigError, PlanError
 from jaxnmc.evaluate import search
 from jaxnmc.evaluate.trials import Trials, effects
 from jaxnmc.io import files as whole_files
@@ -113,7 +113,13 @@ def _sensitivity(args, out, model, plan, stats, documents):
 def _search(args, out, model, plan, stats, documents):
   """The cheapest plan within `--loss`."""
   widths, start = _widths(args, (4, 5, 6, 8, 10)), time.perf_counter()
-  placement, _ = needed_bits.place(model, plan)
+  try:
+    placement, _ = needed_bits.place(model, plan)
+  except PlanError as error:
+    raise PlanError(
+      f"--loss looks for the least energy on the chip, which cannot compute"
+      f" {model.name}: {error}; leave it out, and each site is measured alone"
+    ) from error
   joules, constants = needed_bits.joules(placement, plan)
   named = needed_bits.sites_of(plan, widths[-1], args.sites)
   joules = {site: j for site, j in joules.items() if site in named}

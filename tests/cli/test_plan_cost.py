@@ -11,31 +11,9 @@ from jaxnmc import cli
 from jaxnmc import quantize as qz
 from jaxnmc.io import zoo
 from jaxnmc.io.tokenizer import ByteTokenizer
-from jaxnmc.models import families, gpt, matmulfree
+from jaxnmc.models import matmulfree
 
 NARROW = r"layers\.0\..*:bits=4,on=activation,override"
-TOKENIZER = ByteTokenizer()
-SIZES = {
-  "vocab_size": TOKENIZER.vocab_size,
-  "hidden_size": 16,
-  "num_layers": 1,
-  "intermediate_size": 24,
-  "bitlinear_eps": 1e-3,
-  "bos_token_id": TOKENIZER.bos_id,
-  "eos_token_id": TOKENIZER.eos_id,
-}
-
-
-def _folder(root, config, integers):
-  """Random weights, large enough that formats are felt; integers: a plan."""
-  family = families.family_of(config)
-  params = family.init_params(config, jax.random.key(0))
-  params = jax.tree.map(lambda x: 8 * x if x.ndim == 2 else x, params)
-  params = zoo.rounded(config, params)
-  ids = jax.random.randint(jax.random.key(1), (2, 8), 0, config.vocab_size)
-  stats = qz.calibrate(family.make(config))(params, [ids])
-  plan = qz.plan(stats, qz.W8A16) if integers else None
-  return str(zoo.write(root, config, params, TOKENIZER, "card", plan))
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +25,26 @@ def text(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-  """A MatMul-free model that brings a plan."""
-  config = matmulfree.Config(**SIZES, rms_norm_eps=1e-3)
-  return _folder(tmp_path_factory.mktemp("models") / "mmf", config, True)
+  """A MatMul-free model that brings a plan; formats are felt in its logits."""
+  tokenizer = ByteTokenizer()
+  config = matmulfree.Config(
+    vocab_size=tokenizer.vocab_size,
+    hidden_size=16,
+    num_layers=1,
+    intermediate_size=24,
+    rms_norm_eps=1e-3,
+    bitlinear_eps=1e-3,
+    bos_token_id=tokenizer.bos_id,
+    eos_token_id=tokenizer.eos_id,
+  )
+  params = matmulfree.init_params(config, jax.random.key(0))
+  params = jax.tree.map(lambda x: 8 * x if x.ndim == 2 else x, params)
+  params = zoo.rounded(config, params)
+  ids = jax.random.randint(jax.random.key(1), (2, 8), 0, config.vocab_size)
+  stats = qz.calibrate(matmulfree.make(config))(params, [ids])
+  plan = qz.plan(stats, qz.W8A16)
+  folder = tmp_path_factory.mktemp("models") / "mmf"
+  return str(zoo.write(folder, config, params, tokenizer, "card", plan))
 
 
 @pytest.fixture(scope="module")
@@ -120,21 +115,10 @@ def test_figures_are_those_of_evaluate(cost, as_json, model, text):
 
 
 def test_a_transformer_is_priced_and_its_integers_refused(
-  as_json, tmp_path, text
+  as_json, transformer, text
 ):
-  """Softmax and LayerNorm have no integers; both presets, as none is named."""
-  config = gpt.Config(
-    **SIZES,
-    num_heads=2,
-    max_position_embeddings=8,
-    norm="layer",
-    norm_eps=1e-3,
-    mlp="gelu_tanh",
-    positions="learned",
-    bias=True,
-  )
-  folder = _folder(tmp_path / "gpt", config, False)
-  found = as_json("plan", "cost", folder, "--text", text)
+  """Both integer presets, as none is named."""
+  found = as_json("plan", "cost", transformer, "--text", text)
   assert [row["name"] for row in found["rows"]] == ["W8A16", "W8A8"]
   for row in found["rows"]:
     assert row["fake_quant"]["perplexity"] > 1
