@@ -20,7 +20,8 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from absl import app, flags
+import script
+from absl import flags
 from smoke_model import STORIES, tiny
 
 import jaxnmc as nmc
@@ -214,14 +215,8 @@ def show(found: dict) -> None:
     print(f"won back on {name}: {said or 'nothing was lost'}")
 
 
-def main(argv) -> int:
+def main() -> int:
   """Runs the study."""
-  if len(argv) > 1:
-    raise UserError(f"found {argv[1]!r}; this script takes flags only")
-  if _SMOKE.value:
-    for name, value in _SMALL.items():
-      if not flags.FLAGS[name].present:
-        flags.FLAGS[name].value = value
   if _JSON.value is not None:
     files.check_writable(_JSON.value)
   found = run()
@@ -232,7 +227,4 @@ def main(argv) -> int:
 
 
 if __name__ == "__main__":
-  try:
-    app.run(main)
-  except UserError as error:
-    sys.exit(f"error: {error}")
+  script.start(main, _SMALL)

@@ -25,7 +25,8 @@ import time
 
 import jax
 import numpy as np
-from absl import app, flags
+import script
+from absl import flags
 from smoke_model import STORIES, tiny
 from table1 import quoted, rows, show
 
@@ -215,10 +216,8 @@ def run() -> dict:
   }
 
 
-def main(argv) -> int:
+def main() -> int:
   """Runs the study."""
-  if len(argv) > 1:
-    raise UserError(f"found {argv[1]!r}; this script takes flags only")
   if _JSON.value is not None:
     files.check_writable(_JSON.value)
   if _WORKDIR.value is not None:
@@ -234,7 +233,4 @@ def main(argv) -> int:
 
 
 if __name__ == "__main__":
-  try:
-    app.run(main)
-  except UserError as error:
-    sys.exit(f"error: {error}")
+  script.start(main)
