@@ -36,15 +36,15 @@ def preset(one: RuleSet) -> Preset:
 
 def label(one: RuleSet) -> str:
   """A set in a table: what it begins with, and how many rules it adds."""
-  more = f"{len(one.rules)} rule{'s' * (len(one.rules) > 1)}"
+  number = len(one.rules)
   if one.kind is None:
-    return more
+    return f"{number} rule{'s' * (number > 1)}"
   name = one.value
   if one.kind == "row":
     name += " row" + ("" if one.eps is None else f", eps {one.eps:g}")
   elif one.kind != "preset":
     name = pathlib.Path(name).stem
-  return f"{name} + {more}" if one.rules else name
+  return f"{name} +{number}" if number else name
 
 
 def measured(

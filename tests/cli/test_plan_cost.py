@@ -67,7 +67,7 @@ def test_rows_of_any_rule_set(cost, model):
   own, narrow, row = data["rows"]
   assert own["asked"] == f"--plan {model}"
   assert narrow["asked"] == f"--preset W8A16 --rule {NARROW}"
-  assert (narrow["name"], narrow["integers"]) == ("W8A16 + 1 rule", True)
+  assert (narrow["name"], narrow["integers"]) == ("W8A16 +1", True)
   assert (row["name"], row["integers"]) == ("A8 row, eps 0.001", False)
   kl = lambda one, name: one[name]["kl"]["value"]
   for one in (own, narrow):
