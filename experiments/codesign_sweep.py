@@ -18,12 +18,12 @@ model, without weights (`jaxnmc.chip.outline`); every figure is modelled. Exit
 status 1 if gradient and samples differ by over 0.02.
 """
 
-import sys
 import time
 
 import jax
 import numpy as np
-from absl import app, flags
+import script
+from absl import flags
 from jax import numpy as jnp
 
 from jaxnmc.chip import hardware, outline
@@ -33,7 +33,6 @@ from jaxnmc.chip.costs.pricing import TERMS, price, terms
 from jaxnmc.chip.costs.work import work_of
 from jaxnmc.chip.counting.counters import Counters
 from jaxnmc.chip.placement import place
-from jaxnmc.errors import UserError
 from jaxnmc.models import matmulfree
 from jaxnmc.report import files, plots, tables
 
@@ -230,41 +229,34 @@ def figure(sweep: Sweep, data: dict):
   return fig
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments: {argv[1:]}")
+def main() -> int:
+  """Runs the script."""
   smoke = _SMOKE.value
-  try:
-    files.check_writable(_JSON.value)
-    if _WORKDIR.value:
-      plots.check(_WORKDIR.value)
-    variants = min(_VARIANTS.value, 64) if smoke else _VARIANTS.value
-    sweep = Sweep(smoke, variants, _SEED.value)
-    data = {
-      "experiment": "codesign_sweep",
-      "label": "modelled",
-      "network": "two small blocks" if smoke else "MatMul-free LM of 370M",
-      "variants": variants,
-      "calls": 2,
-      **{mode: sweep.rows(mode) for mode in MODES},
-      "depths": sweep.depths(),
-    }
-    data["set_by"] = {
-      term: (len(mine), sum(mine))
-      for term in TERMS
-      if (mine := [d["us"] for d in data["depths"] if d["set_by"] == term])
-    }
-    show(sweep, data)
-    files.write_json(_JSON.value, data)
-    if _WORKDIR.value:
-      found = plots.save(
-        {"codesign_sweep": figure(sweep, data)}, _WORKDIR.value
-      )
-      for path in found:
-        print(f"wrote {path}")
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+  files.check_writable(_JSON.value)
+  if _WORKDIR.value:
+    plots.check(_WORKDIR.value)
+  variants = min(_VARIANTS.value, 64) if smoke else _VARIANTS.value
+  sweep = Sweep(smoke, variants, _SEED.value)
+  data = {
+    "experiment": "codesign_sweep",
+    "label": "modelled",
+    "network": "two small blocks" if smoke else "MatMul-free LM of 370M",
+    "variants": variants,
+    "calls": 2,
+    **{mode: sweep.rows(mode) for mode in MODES},
+    "depths": sweep.depths(),
+  }
+  data["set_by"] = {
+    term: (len(mine), sum(mine))
+    for term in TERMS
+    if (mine := [d["us"] for d in data["depths"] if d["set_by"] == term])
+  }
+  show(sweep, data)
+  files.write_json(_JSON.value, data)
+  if _WORKDIR.value:
+    found = plots.save({"codesign_sweep": figure(sweep, data)}, _WORKDIR.value)
+    for path in found:
+      print(f"wrote {path}")
   off = max(
     abs(row["gradient"] - row["near"]) for m in MODES for row in data[m]
   )
@@ -273,8 +265,8 @@ def main(argv: list[str]) -> None:
     f"gradients are within {off:.4f} of the samples nearby"
     f" ({'good' if good else f'over {TOLERANCE:g}'})"
   )
-  sys.exit(0 if good else 1)
+  return 0 if good else 1
 
 
 if __name__ == "__main__":
-  app.run(main)
+  script.start(main)

@@ -15,13 +15,11 @@ priced at full activity; `--activity` takes a result of `shape_370m.py` for a
 measured one. The exit status is 1 if the prefill step is off by over 5 %.
 """
 
-import sys
-
-from absl import app, flags
+import script
+from absl import flags
 from loihi_paper import beyond, rows
 from loihi_paper import show as shows
 
-from jaxnmc.errors import UserError
 from jaxnmc.report import files
 from jaxnmc.report import plots as reports
 
@@ -37,43 +35,38 @@ _SMOKE = flags.DEFINE_bool(
 TOLERANCE = 5.0  # percent
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments: {argv[1:]}")
-  try:
-    files.check_writable(_JSON.value)
-    if _PLOT.value and not _SMOKE.value:
-      reports.check(_PLOT.value)
-    activity = shows.measured(_ACTIVITY.value) if _ACTIVITY.value else None
-    made = rows.Experiment()
-    found = made.tables()
-    if not _SMOKE.value:
-      found += beyond.tables(made, activity)
-    shows.show(made.config, found)
-    off = shows.prefill_error(found)
-    data = {
-      "experiment": "loihi_tables",
-      "network": "from the sizes of the model, without weights",
-      "prefill_step_error_percent": off,
-      "tables": rows.plain(found),
-    }
-    files.write_json(_JSON.value, data)
-    if _PLOT.value and not _SMOKE.value:
-      from loihi_paper import plots
+def main() -> int:
+  """Runs the script."""
+  files.check_writable(_JSON.value)
+  if _PLOT.value and not _SMOKE.value:
+    reports.check(_PLOT.value)
+  activity = shows.measured(_ACTIVITY.value) if _ACTIVITY.value else None
+  made = rows.Experiment()
+  found = made.tables()
+  if not _SMOKE.value:
+    found += beyond.tables(made, activity)
+  shows.show(made.config, found)
+  off = shows.prefill_error(found)
+  data = {
+    "experiment": "loihi_tables",
+    "network": "from the sizes of the model, without weights",
+    "prefill_step_error_percent": off,
+    "tables": rows.plain(found),
+  }
+  files.write_json(_JSON.value, data)
+  if _PLOT.value and not _SMOKE.value:
+    from loihi_paper import plots
 
-      net = made.one.placed.network
-      for path in plots.save(found, _PLOT.value, net):
-        print(f"wrote {path}")
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    net = made.one.placed.network
+    for path in plots.save(found, _PLOT.value, net):
+      print(f"wrote {path}")
   good = abs(off) <= TOLERANCE
   print(
     f"prefill step of one chip: {off:+.1f} % of the published one"
     f" ({'within' if good else 'not within'} {TOLERANCE:g} %)"
   )
-  sys.exit(0 if good else 1)
+  return 0 if good else 1
 
 
 if __name__ == "__main__":
-  app.run(main)
+  script.start(main)

@@ -31,10 +31,10 @@ import time
 
 import jax
 import numpy as np
-from absl import app, flags
+import script
+from absl import flags
 
 import jaxnmc as nmc
-from jaxnmc.errors import UserError
 from jaxnmc.evaluate import provenance
 from jaxnmc.models import matmulfree, sampling
 from jaxnmc.models.model import Model
@@ -363,29 +363,20 @@ def run() -> dict:
   }
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments: {argv[1:]}")
-  if _SMOKE.value:
-    for name, value in _SMOKE_SIZES.items():
-      if not flags.FLAGS[name].present:
-        flags.FLAGS[name].value = value
-  try:
-    files.check_writable(_JSON.value)
-    if _WORKDIR.value:
-      plots.check(_WORKDIR.value)
-    data = run()
-    show(data)
-    files.write_json(_JSON.value, data)
-    if _WORKDIR.value:
-      files.make_folder(_WORKDIR.value)
-      files.write_json(f"{_WORKDIR.value}/result.json", data)
-      plots.save({"long_run": figure(data)}, _WORKDIR.value)
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
-  sys.exit(0 if not data["different"] and data["constant"] else 1)
+def main() -> int:
+  """Runs the script."""
+  files.check_writable(_JSON.value)
+  if _WORKDIR.value:
+    plots.check(_WORKDIR.value)
+  data = run()
+  show(data)
+  files.write_json(_JSON.value, data)
+  if _WORKDIR.value:
+    files.make_folder(_WORKDIR.value)
+    files.write_json(f"{_WORKDIR.value}/result.json", data)
+    plots.save({"long_run": figure(data)}, _WORKDIR.value)
+  return 0 if not data["different"] and data["constant"] else 1
 
 
 if __name__ == "__main__":
-  app.run(main)
+  script.start(main, _SMOKE_SIZES)

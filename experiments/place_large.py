@@ -17,15 +17,15 @@ refused is not.
 
 import dataclasses
 import os
-import sys
 import time
 
-from absl import app, flags
+import script
+from absl import flags
 
 from jaxnmc.chip import hardware, outline, systems
 from jaxnmc.chip.costs import estimate
 from jaxnmc.chip.placement import fewest, place, tiles
-from jaxnmc.errors import PlacementError, UserError
+from jaxnmc.errors import PlacementError
 from jaxnmc.report import files
 from jaxnmc.report import placement as report
 from jaxnmc.report import tables as shown_as
@@ -159,37 +159,32 @@ def show(cases, rows, shown) -> None:
       people.print(f"{row['case']}: {row['refusal']}", markup=False)
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments: {argv[1:]}")
+def main() -> int:
+  """Runs the script."""
   cases = SMOKE if _SMOKE.value else CASES
-  try:
-    files.check_writable(_JSON.value)
-    if _WORKDIR.value:
-      files.check_folder(_WORKDIR.value)
-      files.make_folder(_WORKDIR.value)
-    rows, shown, held = [], None, []
-    for k, case in enumerate(cases):
-      row, data = run(case)
-      rows.append(row)
-      held.append(good(case, row))
-      shown = data if shown is None else shown
-      if data is not None and _WORKDIR.value:
-        path = os.path.join(_WORKDIR.value, f"placement-{k}.json")
-        files.write_json(path, data)
-    show(cases, rows, shown)
-    data = {"experiment": "place_large", "rows": rows, "held": held}
-    files.write_json(_JSON.value, data)
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+  files.check_writable(_JSON.value)
+  if _WORKDIR.value:
+    files.check_folder(_WORKDIR.value)
+    files.make_folder(_WORKDIR.value)
+  rows, shown, held = [], None, []
+  for k, case in enumerate(cases):
+    row, data = run(case)
+    rows.append(row)
+    held.append(good(case, row))
+    shown = data if shown is None else shown
+    if data is not None and _WORKDIR.value:
+      path = os.path.join(_WORKDIR.value, f"placement-{k}.json")
+      files.write_json(path, data)
+  show(cases, rows, shown)
+  data = {"experiment": "place_large", "rows": rows, "held": held}
+  files.write_json(_JSON.value, data)
   most = max(row["seconds"] for row in rows)
   print(
     f"{sum(held)} of {len(held)} cases as claimed; the longest took"
     f" {most:.1f} s"
   )
-  sys.exit(0 if all(held) else 1)
+  return 0 if all(held) else 1
 
 
 if __name__ == "__main__":
-  app.run(main)
+  script.start(main)

@@ -20,7 +20,8 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from absl import app, flags
+import script
+from absl import flags
 from smoke_model import STORIES, tiny
 
 import jaxnmc as nmc
@@ -62,25 +63,25 @@ class Study:
       if not (_TRAIN.value and _TEXT.value):
         raise UserError("--train and --text: name at least one file of each")
       self.documents = text.read_documents(_TRAIN.value)
-      self.texts = dict(map(self._text, _TEXT.value))
+      self.texts = {
+        name: self._ids(text.read_documents([path]))
+        for name, path in map(text.named, _TEXT.value)
+      }
     self.bos = backends.begin_id(self.model)
     self.start = qat.latents(self.model.params)
     stream = data.pack(self.documents[:64], self.model.tokenizer)
     self.windows = qat.windows(stream, _SEQ.value)
     self.base = nmc.reference(self.model.fn), self.start
 
-  def _text(self, entry: str) -> tuple[str, list[np.ndarray]]:
-    name, equals, path = entry.partition("=")
-    if not (equals and name and path):
-      raise UserError(f"--text {entry}: expected NAME=FILE, e.g. test=test.txt")
-    return name, self._ids(text.read_documents([path]))
-
   def _ids(self, documents: Sequence[str]) -> list[np.ndarray]:
     """Ids of the first documents, cut to `--max_ids` each."""
-    model, most = self.model, _DOCUMENTS.value
-    found = [document.encode("utf-8") for document in documents[:most]]
-    ids = bits.encode(model.tokenizer, found, model.config.vocab_size)[0]
-    return bits.pieces(ids, _MAX_IDS.value)[:most]
+    return bits.first_pieces(
+      self.model.tokenizer,
+      documents,
+      self.model.config.vocab_size,
+      most=_DOCUMENTS.value,
+      max_ids=_MAX_IDS.value,
+    )
 
   def plan(self, params, preset=_PRESET):
     """Formats with the ranges of these parameters on training windows."""
@@ -214,14 +215,8 @@ def show(found: dict) -> None:
     print(f"won back on {name}: {said or 'nothing was lost'}")
 
 
-def main(argv) -> int:
+def main() -> int:
   """Runs the study."""
-  if len(argv) > 1:
-    raise UserError(f"found {argv[1]!r}; this script takes flags only")
-  if _SMOKE.value:
-    for name, value in _SMALL.items():
-      if not flags.FLAGS[name].present:
-        flags.FLAGS[name].value = value
   if _JSON.value is not None:
     files.check_writable(_JSON.value)
   found = run()
@@ -232,7 +227,4 @@ def main(argv) -> int:
 
 
 if __name__ == "__main__":
-  try:
-    app.run(main)
-  except UserError as error:
-    sys.exit(f"error: {error}")
+  script.start(main, _SMALL)

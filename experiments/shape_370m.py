@@ -25,10 +25,10 @@ import time
 
 import jax
 import numpy as np
-from absl import app, flags
+import script
+from absl import flags
 
 import jaxnmc as nmc
-from jaxnmc.errors import UserError
 from jaxnmc.evaluate import provenance
 from jaxnmc.models import matmulfree
 from jaxnmc.models.random_params import random_params
@@ -294,27 +294,18 @@ def show(data: dict) -> None:
     people.print(f"* {note}", markup=False)
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments: {argv[1:]}")
-  if _SMOKE.value:
-    for name, value in _SMOKE_SIZES.items():
-      if not flags.FLAGS[name].present:
-        flags.FLAGS[name].value = value
-  try:
-    data = run()
-    show(data)
-    if _WORKDIR.value:
-      files.write_json(f"{_WORKDIR.value}/result.json", data)
-    files.write_json(_JSON.value, data)
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+def main() -> int:
+  """Runs the script."""
+  data = run()
+  show(data)
+  if _WORKDIR.value:
+    files.write_json(f"{_WORKDIR.value}/result.json", data)
+  files.write_json(_JSON.value, data)
   small = data["peak_memory_bytes"] < MEMORY_LIMIT
   if not small:
     print("error: the memory limit was exceeded", file=sys.stderr)
-  sys.exit(0 if data["equal"] and small else 1)
+  return 0 if data["equal"] and small else 1
 
 
 if __name__ == "__main__":
-  app.run(main)
+  script.start(main, _SMOKE_SIZES)

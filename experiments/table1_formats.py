@@ -25,7 +25,8 @@ import time
 
 import jax
 import numpy as np
-from absl import app, flags
+import script
+from absl import flags
 from smoke_model import STORIES, tiny
 from table1 import quoted, rows, show
 
@@ -143,17 +144,13 @@ class Study:
 
 def _documents(model: Model, path: str) -> list[np.ndarray]:
   """Ids of the first documents of a file, cut to `--max_ids` each."""
-  most, size = _DOCUMENTS.value, _MAX_IDS.value
-  found = [d.encode("utf-8") for d in text.read_documents([path])[:most]]
-  ids = bits.encode(model.tokenizer, found, model.config.vocab_size)[0]
-  return bits.pieces(ids, size)[:most]
-
-
-def _named(entry: str) -> tuple[str, str]:
-  name, equals, path = entry.partition("=")
-  if not (equals and name and path):
-    raise UserError(f"--text {entry}: expected NAME=FILE, e.g. test=test.txt")
-  return name, path
+  return bits.first_pieces(
+    model.tokenizer,
+    text.read_documents([path]),
+    model.config.vocab_size,
+    most=_DOCUMENTS.value,
+    max_ids=_MAX_IDS.value,
+  )
 
 
 def _study() -> Study:
@@ -166,7 +163,8 @@ def _study() -> Study:
   backends.need_tokenizer(model)
   if not _TEXT.value:
     raise UserError("--text: name at least one text, as NAME=FILE")
-  texts = {n: _documents(model, path) for n, path in map(_named, _TEXT.value)}
+  files_of = map(text.named, _TEXT.value)
+  texts = {name: _documents(model, path) for name, path in files_of}
   sets = []
   if _TASKS.value is not None:
     paths = sorted(pathlib.Path(_TASKS.value).glob("*.jsonl"))
@@ -218,10 +216,8 @@ def run() -> dict:
   }
 
 
-def main(argv) -> int:
+def main() -> int:
   """Runs the study."""
-  if len(argv) > 1:
-    raise UserError(f"found {argv[1]!r}; this script takes flags only")
   if _JSON.value is not None:
     files.check_writable(_JSON.value)
   if _WORKDIR.value is not None:
@@ -237,7 +233,4 @@ def main(argv) -> int:
 
 
 if __name__ == "__main__":
-  try:
-    app.run(main)
-  except UserError as error:
-    sys.exit(f"error: {error}")
+  script.start(main)

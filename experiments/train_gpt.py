@@ -12,10 +12,8 @@ any moment ends with the same parameters as one that was not.
 Comes out (in --workdir): as of train_matmulfree.py.
 """
 
-import functools
-
 import training
-from absl import app, flags
+from absl import flags
 
 from jaxnmc.models import gpt, gpt_config
 
@@ -68,4 +66,4 @@ def _config(**given) -> gpt.Config:
 
 
 if __name__ == "__main__":
-  app.run(functools.partial(training.main, make_config=_config, smoke=_SMOKE))
+  training.start(_config, _SMOKE)

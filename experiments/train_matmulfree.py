@@ -13,10 +13,8 @@ Comes out (in --workdir): checkpoints/, best.npz, final.npz, tokenizer.npz,
 log.jsonl, result.json. The same command continues a run that was stopped.
 """
 
-import functools
-
 import training
-from absl import app, flags
+from absl import flags
 
 from jaxnmc.models import matmulfree
 
@@ -43,4 +41,4 @@ def _config(**given) -> matmulfree.Config:
 
 
 if __name__ == "__main__":
-  app.run(functools.partial(training.main, make_config=_config, smoke=_SMOKE))
+  training.start(_config, _SMOKE)

@@ -1,6 +1,6 @@
 """What the training scripts share: text, tokenizer, teacher, the loop.
 
-A script defines the flags of its model and calls `main` with a function that
+A script defines the flags of its model and calls `start` with a function that
 makes a config of them.
 """
 
@@ -12,10 +12,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+import script
+from absl import flags
 
 from jaxnmc import quantize
-from jaxnmc.errors import ConfigError, UserError
+from jaxnmc.errors import ConfigError
 from jaxnmc.io import tokenizer as tokenizers
 from jaxnmc.io.files import write_bytes
 from jaxnmc.models import families
@@ -312,26 +313,15 @@ def _score(work, fn, plan, tokenizer) -> dict:
   )
 
 
-def main(
-  argv: list[str],
-  make_config: Callable[..., Any],
-  smoke: Mapping[str, int],
-) -> None:
-  """The script.
+def start(make_config: Callable[..., Any], smoke: Mapping[str, int]) -> None:
+  """Runs a training script and ends the process.
 
   Args:
-    argv: what absl leaves of the command line.
     make_config: called with `vocab_size` and the ids of special tokens.
     smoke: values of the model's flags for `--smoke`.
   """
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments: {argv[1:]}")
-  if _SMOKE.value:
-    for name, value in (_SMOKE_SIZES | dict(smoke)).items():
-      if not flags.FLAGS[name].present:
-        flags.FLAGS[name].value = value
-  try:
+
+  def main() -> None:
     print(json.dumps(_run(make_config)))
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+
+  script.start(main, _SMOKE_SIZES | dict(smoke))

@@ -4,8 +4,8 @@ import sys
 import time
 
 import jaxnmc
+from jaxnmc.cli.flags import ZOO_MODEL
 from jaxnmc.cli.output import Output
-from jaxnmc.cli.parser import ZOO_MODEL
 from jaxnmc.report import bench
 
 _COLUMNS = (

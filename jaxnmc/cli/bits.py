@@ -6,9 +6,10 @@ import numpy as np
 
 import jaxnmc
 from jaxnmc import quantize
+from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output, bar
-from jaxnmc.errors import ConfigError
-from jaxnmc.evaluate import bits, search, text
+from jaxnmc.errors import ConfigError, PlanError
+from jaxnmc.evaluate import search
 from jaxnmc.evaluate.trials import Trials, effects
 from jaxnmc.io import files as whole_files
 from jaxnmc.report import backends, files, needed_bits, plots
@@ -23,8 +24,7 @@ def main(args) -> int:
   _check(args)
   model = jaxnmc.load(args.model)
   out.notes(model.notes)
-  backends.need_tokenizer(model)
-  documents = _documents(args, model)
+  documents = setup.pieces(args, model)
   stats, notes = backends.measured(model, args.calibrate, histograms=True)
   out.notes(notes)
   preset = getattr(quantize, args.preset)
@@ -64,14 +64,6 @@ def _check(args) -> None:
   files.check_writable(args.out)
   if args.plots is not None:
     plots.check(args.plots)
-
-
-def _documents(args, model) -> list[np.ndarray]:
-  """Ids of the first texts, cut to `--max_ids`."""
-  found = text.read_documents([args.text])[: args.documents]
-  data = [document.encode("utf-8") for document in found]
-  ids = bits.encode(model.tokenizer, data, model.config.vocab_size)[0]
-  return bits.pieces(ids, args.max_ids)[: args.documents]
 
 
 def _trials(model, plan, documents, watch=()) -> Trials:
@@ -121,7 +113,13 @@ def _sensitivity(args, out, model, plan, stats, documents):
 def _search(args, out, model, plan, stats, documents):
   """The cheapest plan within `--loss`."""
   widths, start = _widths(args, (4, 5, 6, 8, 10)), time.perf_counter()
-  placement, _ = needed_bits.place(model, plan)
+  try:
+    placement, _ = needed_bits.place(model, plan)
+  except PlanError as error:
+    raise PlanError(
+      f"--loss looks for the least energy on the chip, which cannot compute"
+      f" {model.name}: {error}; leave it out, and each site is measured alone"
+    ) from error
   joules, constants = needed_bits.joules(placement, plan)
   named = needed_bits.sites_of(plan, widths[-1], args.sites)
   joules = {site: j for site, j in joules.items() if site in named}

@@ -4,8 +4,8 @@ import time
 
 import jaxnmc
 from jaxnmc.cli import run
+from jaxnmc.cli.flags import ZOO_MODEL
 from jaxnmc.cli.output import Output
-from jaxnmc.cli.parser import ZOO_MODEL
 from jaxnmc.report import backends, check, costs
 
 

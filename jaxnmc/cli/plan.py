@@ -1,101 +1,54 @@
-"""`jaxnmc plan`: make, show and compare number formats."""
-
-import os
+"""`jaxnmc plan`: make, show and compare number formats, and what they cost."""
 
 import jaxnmc
-from jaxnmc import quantize
+from jaxnmc.cli import plan_cost, rule_sets
+from jaxnmc.cli.format_flags import RuleSet
 from jaxnmc.cli.output import Output
-from jaxnmc.errors import ConfigError, PlanError
+from jaxnmc.errors import ConfigError
 from jaxnmc.io import files as whole_files
 from jaxnmc.quantize import Plan, show
-from jaxnmc.quantize.presets import of_rules
-from jaxnmc.quantize.rules import parse
-from jaxnmc.report import backends, files
-
-_ONE_OF = {"make": 1, "show": 1, "diff": 2}
-_OF_MAKE = ("preset", "row", "eps", "rule", "out", "calibrate")
+from jaxnmc.report import files
 
 
 def main(args) -> int:
   """Runs the command; 1 if two plans differ."""
   out = Output(args)
-  _check(args)
-  if args.action == "diff":
-    return _diff(out, *(_plan(out, name) for name in args.what))
+  if args.action == "cost":
+    return plan_cost.main(args, out)
+  if args.action == "make":
+    return _make(out, args)
   if args.action == "show":
-    plan = _plan(out, args.what[0])
-  else:
-    plan = _make(out, args)
+    _show(out, rule_sets.existing(out, args.plan))
+    return 0
+  return _diff(out, *(rule_sets.existing(out, name) for name in args.plans))
+
+
+def _make(out: Output, args) -> int:
+  """Makes, shows and writes the plan of the flags.
+
+  Raises:
+    ConfigError: the flags name several.
+    OutputError: the plan cannot be written where it was asked for.
+    PlanError, FormatError, DataError: as `rule_sets`.
+  """
+  sets = args.sets or (RuleSet("preset", "W8A16"),)
+  if len(sets) > 1:
+    found = "; ".join(map(str, sets))
+    raise ConfigError(
+      f"plan make makes one plan, found {len(sets)}: {found}"
+      " (--rule comes after what it is added to); 'plan cost' takes several"
+    )
+  files.check_writable(args.out)
+  preset = rule_sets.preset(sets[0])
+  model = jaxnmc.load(args.model)
+  out.notes(model.notes)
+  stats = rule_sets.measured(model, [preset], args.calibrate, out)
+  plan = rule_sets.plan(stats, preset, args.calibrate)
   _show(out, plan)
   if args.out:
     whole_files.write_bytes(args.out, plan.to_json().encode())
     out.line(f"wrote {args.out}")
   return 0
-
-
-def _check(args) -> None:
-  """Refuses names and flags that do not go together.
-
-  Raises:
-    ConfigError: which, and what goes.
-    OutputError: the plan cannot be written where it was asked for.
-  """
-  need = _ONE_OF[args.action]
-  if len(args.what) != need:
-    raise ConfigError(
-      f"plan {args.action} takes {need} name{'s' * (need > 1)}, found"
-      f" {len(args.what)}: {' '.join(args.what)}"
-    )
-  for flag in _OF_MAKE:
-    if args.action != "make" and getattr(args, flag) not in (None, []):
-      raise ConfigError(f"--{flag} goes with 'plan make' only; leave it out")
-  if args.eps is not None and args.row is None:
-    raise ConfigError("--eps goes with --row only; name the row of the table")
-  files.check_writable(args.out)
-
-
-def _plan(out: Output, name: str) -> Plan:
-  """A plan file, or the plan that a model brings.
-
-  Raises:
-    PlanError: no plan there.
-    CheckpointError, ConfigError, MissingExtra: as `jaxnmc.load`.
-  """
-  if os.path.isfile(name) and not name.endswith((".npz", ".safetensors")):
-    return Plan.load(name)
-  model = jaxnmc.load(name)
-  out.notes(model.notes)
-  if model.plan is None:
-    raise PlanError(
-      f"{name}: the model brings no plan; make one with 'jaxnmc plan make"
-      f" {name} --out FILE'"
-    )
-  return model.plan
-
-
-def _make(out: Output, args) -> Plan:
-  """The plan of the flags; errors as `jaxnmc.plan` and `backends.measured`."""
-  rules = tuple(parse(text) for text in args.rule)
-  if args.row:
-    preset = quantize.paper(args.row, 1e-6 if args.eps is None else args.eps)
-  elif args.preset:
-    preset = getattr(quantize, args.preset)
-  else:
-    preset = of_rules(()) if rules else quantize.W8A16
-  model = jaxnmc.load(args.what[0])
-  out.notes(model.notes)
-  stats, notes = backends.measured(
-    model,
-    args.calibrate,
-    histograms=any(
-      r.settings().get("calibration", "max") != "max" for r in rules
-    ),
-    channels=any(r.per == "channel" for r in rules),
-  )
-  out.notes(notes)
-  if args.calibrate is None:
-    preset = preset.replace(margin=backends.SMALL_MARGIN)
-  return jaxnmc.plan(stats, preset.with_rules(*rules))
 
 
 def _show(out: Output, plan: Plan) -> None:

@@ -3,10 +3,13 @@
 Notes that come with either go to stderr at once.
 """
 
+import numpy as np
+
 import jaxnmc
+from jaxnmc.cli.flags import CODES, ENGINES
 from jaxnmc.cli.output import Output
-from jaxnmc.cli.parser import CODES, ENGINES
 from jaxnmc.errors import ConfigError
+from jaxnmc.evaluate import bits, text
 from jaxnmc.models.model import Model
 from jaxnmc.quantize import Plan, QParams
 from jaxnmc.report import backends
@@ -78,3 +81,19 @@ def quantized(args, out: Output, model: Model) -> tuple[Plan, QParams]:
   plan, qparams, notes = backends.quantized(model, args.calibrate, args.plan)
   out.notes(notes)
   return plan, qparams
+
+
+def pieces(args, model: Model) -> list[np.ndarray]:
+  """Ids of the first `--documents` of `--text`, cut to `--max_ids`.
+
+  Raises:
+    TokenError: the model has no tokenizer, or one of another model.
+    DataError: the text cannot be read, or is none.
+  """
+  return bits.first_pieces(
+    backends.need_tokenizer(model),
+    text.read_documents([args.text]),
+    model.config.vocab_size,
+    most=args.documents,
+    max_ids=args.max_ids,
+  )

@@ -224,6 +224,34 @@ def pieces(rows: Sequence[np.ndarray], context: int | None) -> list[np.ndarray]:
   ]
 
 
+def first_pieces(
+  tokenizer: Tokenizer,
+  documents: Sequence[str],
+  vocab_size: int,
+  *,
+  most: int,
+  max_ids: int,
+) -> list[np.ndarray]:
+  """Ids of the first documents of a text, in pieces of bounded length.
+
+  Args:
+    tokenizer: the model's.
+    documents: UTF-8 texts.
+    vocab_size: tokens of the model.
+    most: documents to take, and pieces to keep.
+    max_ids: most ids of a piece; longer documents are cut into several.
+
+  Returns:
+    int32[n] of each piece, in order.
+
+  Raises:
+    TokenError, DataError: as `encode`.
+  """
+  data = [document.encode("utf-8") for document in documents[:most]]
+  ids = encode(tokenizer, data, vocab_size)[0]
+  return pieces(ids, max_ids)[:most]
+
+
 class Scorer:
   """Scores texts with one backend; keeps the compiled programs.
 

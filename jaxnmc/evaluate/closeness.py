@@ -6,6 +6,7 @@ independent samples: intervals are those of ratios of sums over documents
 (Cochran, Sampling Techniques, 1977, 6.4), 95 % of a normal distribution.
 """
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -94,6 +95,21 @@ def _ratio(sums: np.ndarray, counts: np.ndarray) -> Figure:
   return Figure(value, _Z * error)
 
 
+def _second(run: Callable) -> Callable:
+  """The other form of a model on a chunk, beside the base's logs; compiled."""
+
+  @jax.jit
+  def second(params, p, ids, state):
+    out, state, *more = run(params, {"ids": ids[:, :-1]}, state)
+    q, wanted = jax.nn.log_softmax(real(out.logits)), ids[:, 1:, None]
+    chosen = lambda x: -jnp.take_along_axis(x, wanted, axis=-1)[..., 0]
+    same = jnp.argmax(p, -1) == jnp.argmax(q, -1)
+    kl = jnp.sum(jnp.exp(p) * (p - q), -1)
+    return (chosen(p), chosen(q), same, kl), more[0] if more else {}, state
+
+  return second
+
+
 def compare(
   base: tuple[Callable, Any],
   other: tuple[Callable, Any],
@@ -176,16 +192,25 @@ class Comparison:
       out, state = base[0](params, {"ids": ids[:, :-1]}, state)[:2]
       return jax.nn.log_softmax(real(out.logits)), state
 
-    @jax.jit
-    def second(params, p, ids, state):
-      out, state, *more = run(params, {"ids": ids[:, :-1]}, state)
-      q, wanted = jax.nn.log_softmax(real(out.logits)), ids[:, 1:, None]
-      chosen = lambda x: -jnp.take_along_axis(x, wanted, axis=-1)[..., 0]
-      same = jnp.argmax(p, -1) == jnp.argmax(q, -1)
-      kl = jnp.sum(jnp.exp(p) * (p - q), -1)
-      return (chosen(p), chosen(q), same, kl), more[0] if more else {}, state
+    self._first, self._second = first, _second(run)
 
-    self._first, self._second = first, second
+  @property
+  def ids(self) -> int:
+    """Ids that a call predicts."""
+    return int(self._lengths.sum())
+
+  def beside(self, run: Callable) -> "Comparison":
+    """The same base and documents with another form of the same model.
+
+    Args:
+      run: as for `Comparison`.
+
+    Returns:
+      A comparison that shares the compiled base, and what was kept of it.
+    """
+    other = copy.copy(self)
+    other._second = _second(run)
+    return other
 
   def _logs(self, call: int, state):
     """(log-probabilities of the base, its state)."""

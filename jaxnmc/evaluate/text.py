@@ -96,6 +96,18 @@ def read_documents(paths: Sequence[str]) -> list[str]:
   return documents
 
 
+def named(entry: str) -> tuple[str, str]:
+  """(name, path) of a text that a flag names as NAME=FILE.
+
+  Raises:
+    DataError: it is none.
+  """
+  name, equals, path = entry.partition("=")
+  if not (equals and name and path):
+    raise DataError(f"--text {entry}: expected NAME=FILE, e.g. test=test.txt")
+  return name, path
+
+
 def count_words(data: bytes) -> int:
   """Words between white space, and line ends: the count of WikiText-2.
 

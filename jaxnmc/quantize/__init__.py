@@ -5,7 +5,12 @@ from jaxnmc.numerics.formats import Format, NormFormat
 from jaxnmc.numerics.sigmoid import SigmoidTable
 from jaxnmc.quantize.calibrate import calibrate
 from jaxnmc.quantize.choose import adjust, plan
-from jaxnmc.quantize.params import QParams, memory_bytes, quantize_params
+from jaxnmc.quantize.params import (
+  QParams,
+  memory_bytes,
+  plan_bytes,
+  quantize_params,
+)
 from jaxnmc.quantize.plan import Plan
 from jaxnmc.quantize.presets import (
   A8,
@@ -46,5 +51,6 @@ __all__ = [
   "memory_bytes",
   "paper",
   "plan",
+  "plan_bytes",
   "quantize_params",
 ]

@@ -10,6 +10,7 @@ from flax import struct
 from jax import numpy as jnp
 
 from jaxnmc.errors import PlanError
+from jaxnmc.numerics.float_formats import Float
 from jaxnmc.numerics.formats import SYNAPSE_BITS, Format, mantissa, round_to
 from jaxnmc.numerics.packed import Packed
 from jaxnmc.numerics.ternary import Ternary, host_ternary
@@ -202,3 +203,23 @@ def memory_bytes(qparams: QParams) -> dict[str, int]:
       stored = leaf.codes if isinstance(leaf, QDense) else leaf.q
       other += stored.nbytes
   return {"ternary_packed": ternary, "other": other}
+
+
+def plan_bytes(plan: Plan) -> int:
+  """Bytes of a model's parameters in the formats of a plan.
+
+  Ternary codes take 2 bits, rows padded to whole bytes, in any plan; the rest
+  as many bits as its format, 32 in float and 16 where the plan stores halves.
+  Scales are left out: one number per matrix or site.
+  """
+  bits = 0
+  for role in plan.roles.values():
+    if role.kind == "matrix":
+      out, width = role.shape
+      bits += 8 * out * math.ceil(width / 4)
+      continue
+    fmt = plan.site(role.site)
+    plain = 16 if plan.dtype else 32
+    each = plain if isinstance(fmt, Float) else fmt.bits
+    bits += math.prod(role.shape) * each
+  return math.ceil(bits / 8)

@@ -13,11 +13,13 @@ eps.
 """
 
 import dataclasses
+import os
+import pathlib
 
-from jaxnmc.errors import FormatError, PlanError
+from jaxnmc.errors import FormatError, PlanError, UserError
 from jaxnmc.numerics.formats import NormFormat
 from jaxnmc.numerics.sigmoid import SigmoidTable
-from jaxnmc.quantize.rules import Rule
+from jaxnmc.quantize.rules import Rule, parse
 
 HALVES = ("float16", "bfloat16")
 # What lies in a block: not the embedding, the last norms or the logits.
@@ -124,7 +126,8 @@ W8 = PT.replace(name="W8", weight_bits=8)
 A8 = PT.replace(name="A8", act_bits=8, act_sites=BLOCKS)
 A16 = A8.replace(name="A16", act_bits=16)
 
-ROWS = ("FP16", "PT", "W8", "A8", "A16", "W8A8", "W8A16")
+BY_NAME = {p.name: p for p in (FP16, PT, W8, A8, A16, W8A8, W8A16)}
+ROWS = tuple(BY_NAME)
 
 
 def paper(row: str, eps: float = 1e-6, integers: bool = False) -> Preset:
@@ -166,3 +169,50 @@ def paper(row: str, eps: float = 1e-6, integers: bool = False) -> Preset:
     act_sites=BLOCKS if bits else ".*",
     norm=NormFormat() if large and bits else None,
   )
+
+
+def read(path: str | os.PathLike) -> Preset:
+  """A preset from a text file of rules, one a line (`rules.parse`).
+
+  The first line may be `preset NAME`, one of `ROWS`, which the rules are added
+  to; without it, what they do not say is float.  Empty lines and those that
+  begin with `#` are left out.
+
+  Args:
+    path: the file.
+
+  Returns:
+    The preset, named after the file.
+
+  Raises:
+    PlanError: the file cannot be read, says nothing, or names no preset.
+    PlanError, FormatError: a line is no rule; the message says which.
+  """
+  path = pathlib.Path(path)
+  try:
+    lines = path.read_text(encoding="utf-8").splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise PlanError(
+      f"{path}: cannot be read as a text file of rules ({error}); check the"
+      " path"
+    ) from error
+  base, rules = of_rules(()), list[Rule]()
+  said = [(k, line.strip()) for k, line in enumerate(lines, 1)]
+  said = [(k, line) for k, line in said if line and line[0] != "#"]
+  for number, line in said:
+    first, _, name = line.partition(" ")
+    try:
+      if first != "preset":
+        rules.append(parse(line))
+      elif (number, line) != said[0] or name.strip() not in ROWS:
+        raise PlanError(
+          f"found {line!r}, allowed is 'preset NAME' in front of all rules,"
+          f" with one of {', '.join(ROWS)}"
+        )
+      else:
+        base = BY_NAME[name.strip()]
+    except UserError as error:
+      raise type(error)(f"{path}, line {number}: {error}") from error
+  if not said:
+    raise PlanError(f"{path}: holds no rule; write one a line")
+  return base.with_rules(*rules).replace(name=path.stem)

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxnmc.chip.counting.histograms import role
 from jaxnmc.report import tables
-from jaxnmc.spike import traffic
+from jaxnmc.spike import energy, traffic
 
 __all__ = ["COLUMNS", "ENERGY_COLUMNS", "collect", "energies", "notes"]
 __all__ += ["roles", "show"]
@@ -18,13 +18,6 @@ COLUMNS = (
 ENERGY_COLUMNS = (
   *("counted", ">spikes uJ/token", ">dense uJ/token", ">saved %", "label"),
 )
-# What is compared -> fields of `traffic.Energy`.
-_PAIRS = {
-  "arithmetic": ("spiking", "dense"),
-  "with memory": ("spiking_memory", "dense_memory"),
-  "bit-matched arithmetic": ("spiking_int8", "matched"),
-  "bit-matched with memory": ("spiking_int8_memory", "matched_memory"),
-}
 
 
 def collect(calls: Sequence[traffic.Spikes], code: str) -> dict[str, Any]:
@@ -117,7 +110,7 @@ def energies(data: dict[str, Any]) -> list[list[Any]]:
       100 * data["saved"][what],
       found["label"],
     ]
-    for what, pair in _PAIRS.items()
+    for what, pair in energy.PAIRS.items()
   ]
 
 

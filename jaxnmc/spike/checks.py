@@ -11,18 +11,44 @@ from jaxnmc.errors import ConfigError, FormatError
 WORD = 2**31 - 1
 
 
+def whole(
+  owner: str,
+  field: str,
+  value,
+  low: int | None = None,
+  high: int | None = None,
+) -> int:
+  """A whole number within bounds, as an int.
+
+  Args:
+    owner: for the message.
+    field: for the message.
+    value: what was given.
+    low: the least allowed; None for any.
+    high: the most allowed; None for any.
+
+  Raises:
+    ConfigError: another type, or outside of the bounds.
+  """
+  good = isinstance(value, int | np.integer) and not isinstance(value, bool)
+  below = good and low is not None and value < low
+  above = good and high is not None and value > high
+  if not good or below or above:
+    bounds = "" if low is None else f" from {low}"
+    bounds += "" if high is None else f" to {high}"
+    raise ConfigError(
+      f"{owner}: {field} is {value!r}; allowed are whole numbers{bounds}"
+    )
+  return int(value)
+
+
 def ticks(owner: str, count) -> int:
   """A number of time steps as an int.
 
   Raises:
     ConfigError: not a whole number of 1 or more.
   """
-  whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
-  if not whole or count < 1:
-    raise ConfigError(
-      f"{owner}: ticks is {count!r}; allowed are whole numbers from 1"
-    )
-  return int(count)
+  return whole(owner, "ticks", count, 1)
 
 
 def known(x) -> np.ndarray | None:

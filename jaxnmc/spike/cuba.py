@@ -17,7 +17,6 @@ from flax import struct
 from jax import lax
 from jax import numpy as jnp
 
-from jaxnmc.errors import ConfigError
 from jaxnmc.numerics import decay
 from jaxnmc.spike import checks
 from jaxnmc.spike.neurons import DECAY_BITS
@@ -60,12 +59,7 @@ class CubaLIF:
   def __post_init__(self):
     checks.positive("CubaLIF", "threshold", self.threshold)
     for field in ("du", "dv"):
-      value, most = getattr(self, field), 1 << DECAY_BITS
-      if value != int(value) or not 0 <= value <= most:
-        raise ConfigError(
-          f"CubaLIF: {field} is {value!r}; allowed are whole numbers from 0 to"
-          f" {most}"
-        )
+      checks.whole("CubaLIF", field, getattr(self, field), 0, 1 << DECAY_BITS)
 
   def init(self, shape, dtype=jnp.float32, threshold=None) -> CubaState:
     """Current and potential of 0."""

@@ -15,7 +15,7 @@ broadcast, so that a curve is one call.
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -46,11 +46,13 @@ __all__ = [
   "INT8",
   "LOIHI1",
   "MEMORIES",
+  "PAIRS",
   "PAPER_SAVINGS",
   "SRAM",
   "Attention",
   "Comparison",
   "Convention",
+  "Energies",
   "Events",
   "Memory",
   "Product",
@@ -263,60 +265,82 @@ def break_even_rate(ticks: int) -> float:
 # --- side by side
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-  """A spiking form beside dense ones: energies in pJ, all `modelled`.
+# What is compared -> the two fields of `Energies`.
+PAIRS = {
+  "arithmetic": ("spiking", "dense"),
+  "with memory": ("spiking_memory", "dense_memory"),
+  "bit-matched arithmetic": ("spiking_int8", "matched"),
+  "bit-matched with memory": ("spiking_int8_memory", "matched_memory"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Energies:
+  """Products as spikes and as dense forms: energies in pJ, all `modelled`.
+
+  Weights count as stored, zeros, too, and as values of the convention: none of
+  the forms is paid less for being ternary.
 
   Attributes:
-    convention: of the arithmetic of the spiking and the first dense form.
+    convention: of the arithmetic of `spiking` and `dense`.
     memory: where data lies.
-    ticks: T.
-    drive: T s over all additions, by which `invert` judges; None where no
-      input is spikes.
     spiking, dense: arithmetic alone.
     spiking_memory, dense_memory: with memory.
     spiking_int8, spiking_int8_memory: additions and weights of 8 bits.
-    int8, int8_memory: dense form of 8 bits.
-    matched_bits: activation bits for T + 1 levels.
-    matched, matched_memory: dense form, 8-bit weights, that many bits.
-    break_even: rate by the published rule, b / (8 T) (quoted).
-    break_even_modelled: one rate for all spikes at which `matched_memory`
-      and `spiking_int8_memory` are equal; None where there is none.
-    label: of every figure but `break_even`.
+    matched, matched_memory: dense form of 8-bit weights whose activations have
+      as many bits as the spikes tell.
+    label: of every figure.
   """
 
   convention: str
   memory: str
-  ticks: int
-  drive: float | None
   spiking: float
   dense: float
   spiking_memory: float
   dense_memory: float
   spiking_int8: float
   spiking_int8_memory: float
-  int8: float
-  int8_memory: float
-  matched_bits: int
   matched: float
   matched_memory: float
-  break_even: float
-  break_even_modelled: float | None
   label: str = "modelled"
+
+  pairs: ClassVar[Mapping[str, tuple[str, str]]] = PAIRS
 
   def savings(self) -> dict[str, float]:
     """1 - spiking / dense, by what is compared; negative where it is more."""
-    pairs = {
-      "arithmetic": (self.spiking, self.dense),
-      "with memory": (self.spiking_memory, self.dense_memory),
-      "int8 arithmetic": (self.spiking_int8, self.int8),
-      "int8 with memory": (self.spiking_int8_memory, self.int8_memory),
-      "bit-matched arithmetic": (self.spiking_int8, self.matched),
-      "bit-matched with memory": (
-        *(self.spiking_int8_memory, self.matched_memory),
-      ),
+    return {
+      name: 1 - getattr(self, spiking) / getattr(self, plain)
+      for name, (spiking, plain) in self.pairs.items()
     }
-    return {name: 1 - a / b for name, (a, b) in pairs.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison(Energies):
+  """A spiking form beside dense ones, at one rate for each driver.
+
+  Attributes:
+    ticks: T.
+    drive: T s over all additions, by which `invert` judges; None where no
+      input is spikes.
+    int8, int8_memory: dense form of 8 bits.
+    matched_bits: activation bits for T + 1 levels, those of `matched`.
+    break_even: rate by the published rule, b / (8 T) (quoted).
+    break_even_modelled: one rate for all spikes at which `matched_memory`
+      and `spiking_int8_memory` are equal; None where there is none.
+  """
+
+  ticks: int
+  drive: float | None
+  int8: float
+  int8_memory: float
+  matched_bits: int
+  break_even: float
+  break_even_modelled: float | None
+
+  pairs: ClassVar[Mapping[str, tuple[str, str]]] = PAIRS | {
+    "int8 arithmetic": ("spiking_int8", "int8"),
+    "int8 with memory": ("spiking_int8_memory", "int8_memory"),
+  }
 
 
 def compare(

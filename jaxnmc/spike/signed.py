@@ -60,11 +60,7 @@ class STBIF:
   def __post_init__(self):
     checks.positive("STBIF", "threshold", self.threshold)
     for field in ("low", "high"):
-      if int(getattr(self, field)) != getattr(self, field):
-        raise ConfigError(
-          f"STBIF: {field} is {getattr(self, field)!r}; allowed are whole"
-          " numbers"
-        )
+      checks.whole("STBIF", field, getattr(self, field))
     if not self.low <= 0 <= self.high or self.low == self.high:
       raise ConfigError(
         f"STBIF: counts are {self.low} to {self.high}; allowed are low <= 0 <="
@@ -83,10 +79,10 @@ class STBIF:
     Raises:
       ConfigError: another number of levels.
     """
-    if level < 2 or (symmetric and level % 2):
+    checks.whole("STBIF", "level", level, 2)
+    if symmetric and level % 2:
       raise ConfigError(
-        f"STBIF: level is {level}; allowed are whole numbers from 2"
-        f"{', even ones' if symmetric else ''}"
+        f"STBIF: level is {level}; allowed are even numbers where symmetric"
       )
     low = -level // 2 if symmetric else 0
     return cls(low=low, high=low + level - 1, **fields)

@@ -84,12 +84,7 @@ class SSA:
     if self.decay is not None:
       ranges["decay"] = (1, 30)
     for field, (low, high) in ranges.items():
-      value = getattr(self, field)
-      if not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(
-          f"SSA: {field} is {value!r}; allowed are whole numbers from {low} to"
-          f" {high}"
-        )
+      checks.whole("SSA", field, getattr(self, field), low, high)
     if not isinstance(self.neuron, IF | LIF):
       raise ConfigError(
         f"SSA: neuron is {self.neuron!r}; allowed are an IF or a LIF"

@@ -14,7 +14,7 @@ from flax import struct
 from jaxnmc.errors import ConfigError
 from jaxnmc.spike import energy
 
-__all__ = ["Energy", "Row", "Sent", "Spikes", "energy_of", "rows_of"]
+__all__ = ["Row", "Sent", "Spikes", "energy_of", "rows_of"]
 
 
 @struct.dataclass
@@ -163,54 +163,11 @@ def rows_of(*calls: Spikes) -> list[Row]:
   return list(found.values())
 
 
-@dataclasses.dataclass(frozen=True)
-class Energy:
-  """Matrix products as spikes and as dense forms, pJ of all tokens.
-
-  Weights count as stored, zeros, too, and as values of the convention: none of
-  the forms is paid less for being ternary.
-
-  Attributes:
-    convention: of the arithmetic of `spiking` and `dense`.
-    memory: where data lies.
-    spiking, dense: arithmetic alone.
-    spiking_memory, dense_memory: with memory.
-    spiking_int8, spiking_int8_memory: additions and weights of 8 bits.
-    matched, matched_memory: dense form of 8-bit weights whose activations have
-      the bits of the sites, so that it computes the same integers.
-    label: of every figure.
-  """
-
-  convention: str
-  memory: str
-  spiking: float
-  dense: float
-  spiking_memory: float
-  dense_memory: float
-  spiking_int8: float
-  spiking_int8_memory: float
-  matched: float
-  matched_memory: float
-  label: str = "modelled"
-
-  def savings(self) -> dict[str, float]:
-    """1 - spiking / dense, by what is compared; negative where it is more."""
-    pairs = {
-      "arithmetic": (self.spiking, self.dense),
-      "with memory": (self.spiking_memory, self.dense_memory),
-      "bit-matched arithmetic": (self.spiking_int8, self.matched),
-      "bit-matched with memory": (
-        *(self.spiking_int8_memory, self.matched_memory),
-      ),
-    }
-    return {name: 1 - a / b for name, (a, b) in pairs.items()}
-
-
 def energy_of(
   rows: list[Row],
   convention: energy.Convention = energy.FP32,
   memory: energy.Memory = energy.SRAM,
-) -> Energy:
+) -> energy.Energies:
   """Energies of the products of `rows_of`, each with its own ticks and rate.
 
   The matched form has the bits of each site's format, not ceil(log2(T + 1)):
@@ -238,4 +195,4 @@ def energy_of(
     }
     total = {k: total.get(k, 0.0) + float(v) for k, v in parts.items()}
   names = {"convention": convention.name, "memory": memory.name}
-  return Energy(**names, **total)  # type: ignore[arg-type]
+  return energy.Energies(**names, **total)  # type: ignore[arg-type]

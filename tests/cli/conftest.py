@@ -9,7 +9,7 @@ from jaxnmc import cli
 from jaxnmc import quantize as qz
 from jaxnmc.io import zoo
 from jaxnmc.io.tokenizer import ByteTokenizer
-from jaxnmc.models import matmulfree
+from jaxnmc.models import gpt, matmulfree
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,6 +49,34 @@ def folders(tmp_path_factory):
     name: str(zoo.write(root / name, config, params, tokenizer, "card", plan))
     for name, plan in made.items()
   }
+
+
+@pytest.fixture(scope="session")
+def transformer(tmp_path_factory):
+  """A GPT-2 over bytes; its softmax and LayerNorm have no integers.
+
+  Random weights, large enough that formats are felt.
+  """
+  tokenizer = ByteTokenizer()
+  config = gpt.Config(
+    vocab_size=tokenizer.vocab_size,
+    hidden_size=16,
+    num_layers=1,
+    num_heads=2,
+    intermediate_size=24,
+    max_position_embeddings=8,
+    norm="layer",
+    norm_eps=1e-3,
+    mlp="gelu_tanh",
+    positions="learned",
+    bias=True,
+    bos_token_id=tokenizer.bos_id,
+    eos_token_id=tokenizer.eos_id,
+  )
+  params = gpt.init_params(config, jax.random.key(0))
+  params = jax.tree.map(lambda x: 8 * x if x.ndim == 2 else x, params)
+  folder = tmp_path_factory.mktemp("transformer") / "gpt"
+  return str(zoo.write(folder, config, params, tokenizer, "card"))
 
 
 @pytest.fixture

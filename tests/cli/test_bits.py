@@ -56,6 +56,23 @@ def test_a_search_writes_a_plan_that_other_commands_take(
   assert as_json("evaluate", folders["bare"], *flags)["perplexity"] > 1
 
 
+def test_a_transformer_is_measured_and_has_no_energy(
+  as_json, refused, transformer, text, tmp_path
+):
+  """Each site has its harm; a search needs a chip that computes the model."""
+  sites = ".*(gelu|attn.q|head.*)"
+  flags = ("--text", text, "--sites", sites, "--bits", 4)
+  found = as_json("bits", transformer, *flags)
+  harms = {r["site"]: r["divergence"]["value"] for r in found["effects"]}
+  assert set(harms) == {"layers.0.mlp.gelu", "layers.0.attn.q", "head"}
+  assert min(harms.values()) > 1e-6
+  target = tmp_path / "plan.json"
+  said = refused("bits", transformer, *flags, "--loss", 1, "--out", target)
+  for words in ("--loss", "ops.layer_norm has no integer form", "leave it out"):
+    assert words in said
+  assert not target.exists()
+
+
 @pytest.mark.parametrize(
   ("flags", "line"),
   [

@@ -61,6 +61,19 @@ def test_rules_and_rows(made, text):
   assert (plan.name, plan.eps, plan.dynamic) == ("W8A8 eps 1e-3", 1e-3, True)
 
 
+def test_rules_of_a_file_are_those_typed(made, tmp_path):
+  rules = tmp_path / "mixed.txt"
+  change = r"layers\.\d+\.mlp\..*:on=activation,bits=8,override"
+  rules.write_text(f"# eight bits in the MLP\npreset W8A16\n\n{change}\n")
+  one = Plan.load(made("one.json", "--rules", rules))
+  two = made("two.json", "--preset", "W8A16", "--rule", change)
+  assert one.name == "mixed"
+  assert one.integers
+  assert one.formats == Plan.load(two).formats
+  assert one.format("layers.0.mlp.glu").bits == 8
+  assert one.format("layers.0.attn.u").bits == 16
+
+
 def test_diff(run, made, folders):
   first = made("a.json")
   change = r"head\.out:bits=24,override"
@@ -101,15 +114,21 @@ def test_commands_take_a_plan_file(run, refused, made, folders, text):
 @pytest.mark.parametrize(
   ("argv", "text"),
   [
-    (("show",), "required: MODEL|PLAN"),
-    (("show", "a", "b"), "plan show takes 1 name, found 2: a b"),
-    (("diff", "a"), "plan diff takes 2 names, found 1"),
-    (("show", "a", "--row", "W8"), "--row goes with 'plan make' only"),
+    (("show",), "required: PLAN"),
+    (("show", "a", "b"), "unrecognized arguments: b; see 'jaxnmc plan show"),
+    (("diff", "a"), "required: PLAN"),
+    (("show", "a", "--row", "W8"), "unrecognized arguments: --row W8"),
     (("make", "a", "--eps", "1e-3"), "--eps goes with --row only"),
+    (("make", "a", "--preset", "W8", "--eps", "1e-3"), "--row only"),
     (("make", "a", "--eps", "2"), "invalid choice"),
-    (("make", "a", "--row", "W8", "--preset", "W8"), "not allowed with"),
+    (
+      ("make", "a", "--row", "W8", "--preset", "W8"),
+      "makes one plan, found 2: --row W8; --preset W8 (--rule comes after",
+    ),
+    (("make", "a", "--rule", ".*:bits=8", "--preset", "W8"), "found 2: --rule"),
     (("make", "a", "--out", "/no/such/p"), "does not exist"),
     (("make", "a", "--rule", "x"), "rule 'x': expected PATTERN"),
+    (("make", "a", "--rules", "/no/such/r"), "/no/such/r: cannot be read"),
   ],
 )
 def test_flags_that_do_not_go_together(refused, argv, text):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import jaxnmc
-from jaxnmc.cli import parser
+from jaxnmc.cli import flags, parser
 from jaxnmc.evaluate import Scorer, cut, encode, text
 from jaxnmc.io import zoo
 from jaxnmc.report import backends
 
 pytestmark = pytest.mark.skipif(
-  parser.ZOO_MODEL not in zoo.names(), reason="the zoo model is not built yet"
+  flags.ZOO_MODEL not in zoo.names(), reason="the zoo model is not built yet"
 )
 
 
@@ -52,7 +52,7 @@ def test_demo_steps_the_placed_network(run):
 @pytest.fixture(scope="module")
 def unseen(shared_dir):
   """The shipped model and ids of unseen stories, with their bytes."""
-  model = jaxnmc.load(parser.ZOO_MODEL)
+  model = jaxnmc.load(flags.ZOO_MODEL)
   path = shared_dir / "data" / "tinystories-sample" / "valid.txt"
   texts = cut(text.read_documents([str(path)])[:16], None)
   return model, encode(model.tokenizer, texts, model.config.vocab_size, 256)

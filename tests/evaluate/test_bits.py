@@ -9,7 +9,7 @@ from jax import numpy as jnp
 
 from jaxnmc import errors, evaluate
 from jaxnmc import quantize as qz
-from jaxnmc.evaluate import predict, provenance, text
+from jaxnmc.evaluate import bits, predict, provenance, text
 from jaxnmc.io.tokenizer import ByteTokenizer
 from jaxnmc.models import matmulfree
 from jaxnmc.ops import transform
@@ -160,3 +160,19 @@ def test_nats_of_codes_are_those_of_floats():
   one = predict.nats_of(codes, targets)
   two = predict.nats_of(codes.to_float(), targets)
   np.testing.assert_array_equal(one, two)
+
+
+def test_first_pieces_are_cut_and_counted():
+  texts = ["abcdef", "gh", "", "ijk"]
+  found = bits.first_pieces(
+    *(TOKENIZER, texts, CONFIG.vocab_size), most=3, max_ids=4
+  )
+  codes = lambda s: list(TOKENIZER.encode(s))
+  assert [list(p) for p in found] == [codes("abcd"), codes("ef"), codes("gh")]
+
+
+@pytest.mark.parametrize("entry", ["file", "=file", "name=", ""])
+def test_a_text_has_a_name_and_a_file(entry):
+  assert text.named("a=b=c.txt") == ("a", "b=c.txt")
+  with pytest.raises(text.DataError, match="expected NAME=FILE"):
+    text.named(entry)

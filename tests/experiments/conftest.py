@@ -28,7 +28,9 @@ def load_script(repo_root):
     path = repo_root / "experiments" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    with mock.patch.multiple(flags, **defines):
+    # As when it is run: modules beside it are found.
+    paths = mock.patch.object(sys, "path", [str(path.parent), *sys.path])
+    with paths, mock.patch.multiple(flags, **defines):
       spec.loader.exec_module(module)
     own([name])
     return module

@@ -192,3 +192,19 @@ def test_memory(small):
   # mix [4, 6] packs to 2 bytes a row, head [9, 4] to 1.
   assert bytes_["ternary_packed"] == 4 * 2 + 9 * 1
   assert bytes_["other"] == 9 * 6 * 2 + 6 + 4 + 2 * 4 * 4
+
+
+def test_bytes_under_any_plan(small):
+  """Two ternary matrices [4, 6] and [9, 4], rows of 2 and 1 bytes."""
+  ternary = 4 * 2 + 9 * 1
+  gains, table, bound = 6 + 4, 9 * 6, 2 * 4
+  assert (
+    quantize.plan_bytes(small.plan) == ternary + gains + 2 * table + 2 * bound
+  )
+  made = lambda preset: quantize.plan(small.stats, preset)
+  rest = gains + table + bound
+  assert quantize.plan_bytes(made(quantize.PT)) == ternary + 4 * rest
+  assert quantize.plan_bytes(made(quantize.FP16)) == ternary + 2 * rest
+  three = quantize.Rule("embed", bits=3)
+  saved = quantize.plan_bytes(made([three]))
+  assert saved == -(-(8 * (ternary + 4 * (gains + bound)) + 3 * table) // 8)

@@ -11,7 +11,7 @@ from jaxnmc.chip.engines.loihi import loihi
 from jaxnmc.errors import FormatError, PlanError
 from jaxnmc.ops import transform
 from jaxnmc.ops.record import record
-from jaxnmc.quantize import Float, Format, NormFormat
+from jaxnmc.quantize import Float, Format, NormFormat, presets
 from tools import golden
 
 
@@ -155,3 +155,37 @@ def test_a_site_asked_for_by_hand_is_refused_too(small):
     plan.format("logits")
   with pytest.raises(PlanError, match="leaves norms.mean_square in float"):
     plan.norm("norms")
+
+
+def test_a_file_of_rules(tmp_path):
+  path = tmp_path / "mixed.txt"
+  line = r"layers\..*:on=activation,bits=8,override"
+  path.write_text(f"\n# a comment\npreset W8A16\n  {line}\n")
+  made = presets.read(path)
+  rule = quantize.Rule(r"layers\..*", on="activation", bits=8, override=True)
+  assert made == quantize.W8A16.with_rules(rule).replace(name="mixed")
+  path.write_text(line)
+  alone = presets.read(path)
+  assert alone == presets.of_rules([rule], "mixed")
+
+
+@pytest.mark.parametrize(
+  ("text", "words"),
+  [
+    ("", ["holds no rule"]),
+    ("# only this\n", ["holds no rule"]),
+    ("a:bits=8\npreset W8\n", ["line 2", "in front of all rules"]),
+    ("preset W9\n", ["line 1", "'preset W9'", "W8A16"]),
+    ("preset W8\n\nno rule\n", ["line 3", "expected PATTERN:field=value"]),
+    ("a:bits=99\n", ["line 1", "bits must lie in 2..24"]),
+  ],
+)
+def test_files_that_are_no_rules(tmp_path, text, words):
+  path = tmp_path / "bad.txt"
+  path.write_text(text)
+  with pytest.raises((PlanError, FormatError)) as caught:
+    presets.read(path)
+  for word in (str(path), *words):
+    assert word in str(caught.value)
+  with pytest.raises(PlanError, match=r"no\.txt: cannot be read"):
+    presets.read(tmp_path / "no.txt")

@@ -56,9 +56,9 @@ def test_decoding_is_prefill(name, seed):
 def test_floats_give_the_same_spikes(name):
   config = CONFIGS[name]
   q, k, v = rules.spikes(9, 4, 2, 12, 4, rate=0.5)
-  spikes, _ = attend(config, q, k, v, THETA[name])
+  spikes, _ = jit_attend(config, q, k, v, THETA[name])
   floats = (x.astype(np.float32) for x in (q, k, v))
-  real, _ = attend(config, *floats, THETA[name] / 2**config.frac)
+  real, _ = jit_attend(config, *floats, THETA[name] / 2**config.frac)
   np.testing.assert_array_equal(real, spikes)
 
 
@@ -101,9 +101,9 @@ def test_scaling_the_drive_is_scaling_the_threshold(seed, power):
 @pytest.mark.parametrize("name", ["position", "decayed"])
 def test_the_x64_flag_changes_nothing(name):
   q, k, v = rules.spikes(4, 4, 6, 4, rate=0.5)
-  forms = [functools.partial(attend, CONFIGS[name])]
+  forms = [functools.partial(jit_attend, CONFIGS[name])]
   if name != "decayed":
-    forms.append(functools.partial(sdsa.gate, CONFIGS[name]))
+    forms.append(functools.partial(jit_gate, CONFIGS[name]))
   for form in forms:
     piece = lambda a, b: (x[:, a:b] for x in (q, k, v))
     results = []
@@ -131,7 +131,7 @@ def _rates(kind):
   }[kind]
   if kind == "position":
     config = SSA(head_size=16, context=64, frac=6)
-    spikes, _ = attend(config, q, k, v, 16)
+    spikes, _ = jit_attend(config, q, k, v, 16)
     real = run(LIF(), y, threshold=theta.astype(np.float32))[1]
     # Four ticks halve four times: six bits are more than enough.
     np.testing.assert_array_equal(real, spikes)

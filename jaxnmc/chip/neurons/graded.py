@@ -14,18 +14,14 @@ from flax import struct
 from jax import numpy as jnp
 
 from jaxnmc.chip.neurons import arithmetic, checks
+from jaxnmc.chip.neurons.stateless import NoState, Stateless
 from jaxnmc.numerics import rsqrt, wide
 
 VTH = checks.Limit(0, arithmetic.TOP, "23 bits without sign")
 
 
-@struct.dataclass
-class NoState:
-  """The state of a neuron that keeps nothing from step to step."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GradedVec:
+class GradedVec(Stateless):
   """Sends its input where it is large enough: out = a if |a| > vth, else 0.
 
   The accumulator is cleared in every step, so there is no state.
@@ -39,16 +35,10 @@ class GradedVec:
 
   vth: int = 1
 
-  ports: ClassVar[tuple[str, ...]] = ("a_in",)
   takes: ClassVar[int] = arithmetic.WORD
 
   def __post_init__(self):
     checks.settle(self, vth=VTH)
-
-  def init(self, n: int) -> NoState:
-    """No state, whatever n is."""
-    checks.width(self, n)
-    return NoState()
 
   def step(self, state: NoState, inputs) -> tuple[NoState, jax.Array]:
     """One time step.
@@ -68,11 +58,6 @@ class GradedVec:
 
   def _large(self, a: jax.Array) -> jax.Array:
     return arithmetic.outside(a, self.vth)
-
-  def overflows(self, state: NoState, inputs) -> jax.Array:
-    """Never: nothing is computed.  bool[n]."""
-    (a,) = checks.ports(self, inputs)
-    return jnp.zeros(a.shape, bool)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,7 +143,7 @@ class NormVecDelay:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InvSqrt:
+class InvSqrt(Stateless):
   """Sends about 2^18 / sqrt(a): 2^12 / sqrt(a / 2^12) in 12 fraction bits.
 
   The table and the Newton steps are `jaxnmc.numerics.rsqrt.inv_sqrt`.  Silent
@@ -166,13 +151,7 @@ class InvSqrt:
   where Lava's table ends.  No state.
   """
 
-  ports: ClassVar[tuple[str, ...]] = ("a_in",)
   sends: ClassVar[int] = 264045
-
-  def init(self, n: int) -> NoState:
-    """No state, whatever n is."""
-    checks.width(self, n)
-    return NoState()
 
   def step(self, state: NoState, inputs) -> tuple[NoState, jax.Array]:
     """One time step.

@@ -13,7 +13,7 @@ import jax
 from jax import numpy as jnp
 
 from jaxnmc.chip.neurons import arithmetic, checks, lif
-from jaxnmc.chip.neurons.graded import NoState
+from jaxnmc.chip.neurons.stateless import NoState, Stateless
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class LeakyIntegrator(lif._Leaky):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Threshold:
+class Threshold(Stateless):
   """Spikes where its input is above a threshold; no state.
 
   Attributes:
@@ -68,18 +68,12 @@ class Threshold:
 
   vth: int = 0
 
-  ports: ClassVar[tuple[str, ...]] = ("a_in",)
   sends: ClassVar[int] = 1
   takes: ClassVar[int] = arithmetic.WORD
 
   def __post_init__(self):
     word = checks.Limit(-arithmetic.WORD, arithmetic.WORD - 1, "32 bits")
     checks.settle(self, vth=word)
-
-  def init(self, n: int) -> NoState:
-    """No state, whatever n is."""
-    checks.width(self, n)
-    return NoState()
 
   def step(self, state: NoState, inputs) -> tuple[NoState, jax.Array]:
     """One time step.
@@ -96,8 +90,3 @@ class Threshold:
     """
     (a,) = checks.ports(self, inputs)
     return state, (a > self.vth).astype(jnp.int32)
-
-  def overflows(self, state: NoState, inputs) -> jax.Array:
-    """Never: nothing is added.  bool[n]."""
-    (a,) = checks.ports(self, inputs)
-    return jnp.zeros(a.shape, bool)

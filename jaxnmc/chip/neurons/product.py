@@ -13,11 +13,12 @@ import jax
 from jax import numpy as jnp
 
 from jaxnmc.chip.neurons import arithmetic, checks, graded
+from jaxnmc.chip.neurons.stateless import NoState, Stateless
 from jaxnmc.numerics import wide
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ProdNeuron:
+class ProdNeuron(Stateless):
   """Sends the shifted product of its two inputs where it is large enough.
 
   The product is exact in 64 bits; what does not fit a message of 32 bits after
@@ -40,14 +41,7 @@ class ProdNeuron:
     width = "the product of two 24-bit values has 46 bits"
     checks.settle(self, vth=graded.VTH, exp=checks.Limit(0, 46, width))
 
-  def init(self, n: int) -> graded.NoState:
-    """No state, whatever n is."""
-    checks.width(self, n)
-    return graded.NoState()
-
-  def step(
-    self, state: graded.NoState, inputs
-  ) -> tuple[graded.NoState, jax.Array]:
+  def step(self, state: NoState, inputs) -> tuple[NoState, jax.Array]:
     """One time step.
 
     Args:
@@ -65,7 +59,7 @@ class ProdNeuron:
     out = wide.clip_wide(*product, -arithmetic.WORD - 1, arithmetic.WORD)
     return state, jnp.where(arithmetic.outside(out, self.vth), out, 0)
 
-  def overflows(self, state: graded.NoState, inputs) -> jax.Array:
+  def overflows(self, state: NoState, inputs) -> jax.Array:
     """True where the shifted product leaves 32 bits: bool[n]."""
     x1, x2 = checks.ports(self, inputs)
     return graded.too_wide(x1, x2, self.exp)
