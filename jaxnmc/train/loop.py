@@ -189,7 +189,10 @@ def train(
   store = checkpoints.Checkpoints(work, fingerprint)
   export.remove_unfinished(work)
   # Placed once: a state placed otherwise would compile the step again.
-  state = jax.device_put(step_lib.init(init_params(), optimizer), whole)
+  # Copied: a step gives its arrays away, and the caller may need its own.
+  state = jax.device_put(
+    step_lib.init(init_params(), optimizer), whole, may_alias=False
+  )
   best: dict[str, Any] = {"bpb": None, "step": None}
   restored = store.restore(state)
   if restored is not None:

@@ -1,0 +1,1 @@
+"""Parts of neurtransformer.py: what is measured, energies, what is shown."""

@@ -1,0 +1,98 @@
+"""Tables and plots of the study."""
+
+from typing import Any
+
+from jaxnmc.report import plots, tables
+from neurt.energies import CLAIMED
+
+
+def _percent(figure: dict, digits: int = 1) -> str:
+  spread = figure["spread"]
+  more = "" if spread is None else f" ± {100 * spread:.{digits}f}"
+  return f"{100 * figure['value']:+.{digits}f}{more}"
+
+
+def tables_of(found: dict[str, Any]) -> None:
+  """Prints what came out."""
+  people = tables.console()
+  body = []
+  for row in found["rows"]:
+    rates = row["rates"]
+    body.append(
+      (
+        row["row"],
+        f"{row['perplexity']:.2f}",
+        _percent(row["change"]),
+        f"{100 * row['agreement']['value']:.1f}",
+        f"{row['cosine_hidden']:.3f}",
+        f"{row['cosine_logits']:.3f}",
+        " ".join(f"{k} {v:.2f}" for k, v in rates.items()) or "-",
+      )
+    )
+  first = found["rows"][0]
+  title = (
+    f"{found['model']} ({found['parameters']:,} parameters), {found['text']}:"
+    f" {first['ids']:,} ids in {first['documents']} documents (measured)"
+  )
+  head = ("model", ">perplexity", ">change, %", ">same token, %")
+  head += (">cos hidden", ">cos logits", "spikes per neuron and tick")
+  people.print(tables.table(title, head, body))
+  _both_readings(found)
+  _energy(found, people)
+
+
+def _both_readings(found: dict[str, Any]) -> None:
+  """The paper's sentence, signed."""
+  # The last two rows: all that spikes, and the control.
+  tuned, control = (row["change"] for row in found["rows"][-2:])
+  change = tuned["value"]
+  print(
+    f"perplexity: spiking and tuned {_percent(tuned)} %, the dense model with"
+    f" the same steps {_percent(control)} %"
+  )
+  lower = "yes" if change <= -0.097 else "no"
+  within = "yes" if change <= 0.10 else "no"
+  print(
+    "'a 9.7 % reduction in perplexity' read as 9.7 % lower:"
+    f" {lower}; as within 9.7 % (band of 10 %): {within}"
+  )
+
+
+def _energy(found: dict[str, Any], people) -> None:
+  one = found["energy"]
+  body = []
+  for form in ("quadratic", "running sum"):
+    for name, saving in one[form]["savings"].items():
+      body.append((form, name, f"{100 * saving:+.1f}"))
+  title = (
+    f"attention core over {one['tokens']} tokens at the measured rates, T s ="
+    f" {one['quadratic']['drive']:.3f} (modelled, 45 nm)"
+  )
+  people.print(tables.table(title, ("form", "what", ">saved, %"), body))
+  head = ("convention", *(f">T s for {100 * s:.2f} %" for s in CLAIMED))
+  rows = [(n, f"{a:.3f}", f"{b:.3f}") for n, a, b in found["inverted"]]
+  people.print(tables.table("what the claims need (modelled)", head, rows))
+
+
+def plot(found: dict[str, Any], folder: str) -> None:
+  """Savings against sequence length, ticks and rate; the claims as lines."""
+  figure, axes = plots.new(3, 11, 3.2)
+  for ax, (name, points) in zip(axes, found["curves"].items()):
+    for kind, style in (("arithmetic", "-o"), ("with memory", "--s")):
+      ax.plot(
+        [x for x, _ in points],
+        [100 * saved[kind] for _, saved in points],
+        style,
+        label=kind,
+      )
+    for claim in CLAIMED:
+      ax.axhline(100 * claim, color="grey", lw=0.8)
+      ax.annotate(f"{100 * claim:.2f} %", (points[0][0], 100 * claim + 1))
+    ax.set_xlabel(name)
+    ax.set_ylim(-120, 105)
+    if name != "rate":
+      ax.set_xscale("log", base=2)
+  axes[0].set_ylabel("saved in the core, %")
+  axes[0].legend(loc="lower left")
+  for path in plots.save({"neurtransformer": figure}, folder):
+    print(path)
