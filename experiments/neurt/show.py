@@ -15,27 +15,34 @@ def _percent(figure: dict, digits: int = 1) -> str:
 def tables_of(found: dict[str, Any]) -> None:
   """Prints what came out."""
   people = tables.console()
-  body = []
-  for row in found["rows"]:
-    rates = row["rates"]
-    body.append(
-      (
-        row["row"],
-        f"{row['perplexity']:.2f}",
-        _percent(row["change"]),
-        f"{100 * row['agreement']['value']:.1f}",
-        f"{row['cosine_hidden']:.3f}",
-        f"{row['cosine_logits']:.3f}",
-        " ".join(f"{k} {v:.2f}" for k, v in rates.items()) or "-",
-      )
-    )
   first = found["rows"][0]
   title = (
     f"{found['model']} ({found['parameters']:,} parameters), {found['text']}:"
     f" {first['ids']:,} ids in {first['documents']} documents (measured)"
   )
-  head = ("model", ">perplexity", ">change, %", ">same token, %")
-  head += (">cos hidden", ">cos logits", "spikes per neuron and tick")
+  head = ("model", ">perplexity", ">change, %", ">same, %")
+  head += (">cos hidden", ">cos logits")
+  body = [
+    (
+      row["row"],
+      f"{row['perplexity']:.2f}",
+      _percent(row["change"]),
+      f"{100 * row['agreement']['value']:.1f}",
+      f"{row['cosine_hidden']:.3f}",
+      f"{row['cosine_logits']:.3f}",
+    )
+    for row in found["rows"]
+  ]
+  people.print(tables.table(title, head, body))
+  names = ("q", "k", "v", "out", "mlp")
+  shown = lambda rates, name: f"{rates[name]:.3f}" if name in rates else "-"
+  body = [
+    (row["row"], *(shown(row["rates"], name) for name in names))
+    for row in found["rows"]
+    if row["rates"]
+  ]
+  title = "spikes per neuron and tick, means over layers (measured)"
+  head = ("model", *(f">{name}" for name in names))
   people.print(tables.table(title, head, body))
   _both_readings(found)
   _energy(found, people)

@@ -83,9 +83,10 @@ def model(name: str, config: Any, params: Any, **more: Any) -> Model:
 def to_json(config: Any) -> dict[str, Any]:
   """Fields of a config, and "model" where the family is not the default."""
   name = family_of(config).name
-  return ({} if name == DEFAULT else {"model": name}) | dataclasses.asdict(
-    config
-  )
+  fields = dataclasses.asdict(config)
+  # As they come back from a file, which has no tuples.
+  lists = {k: list(v) for k, v in fields.items() if isinstance(v, tuple)}
+  return ({} if name == DEFAULT else {"model": name}) | fields | lists
 
 
 def from_json(fields: Any, where: str, name: str | None = None) -> Any:

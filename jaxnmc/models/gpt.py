@@ -21,6 +21,7 @@ beforehand refuses it (`check_inputs`, `Generator`).
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -320,8 +321,12 @@ def init_params(config: Config, key: jax.Array) -> dict:
   rows = parameters(config)
   keys = jax.random.split(key, len(rows))
   # Thresholds of attention are logarithms, those of tables grow by ticks.
-  start = {"gain": jnp.ones, "bias": jnp.zeros, "threshold": jnp.zeros}
-  start["table of thresholds"] = _even_steps
+  start: dict[str, Callable] = {
+    "gain": jnp.ones,
+    "bias": jnp.zeros,
+    "threshold": jnp.zeros,
+    "table of thresholds": _even_steps,
+  }
 
   def draw(row: Parameter, key: jax.Array) -> jax.Array:
     if row.kind in start:

@@ -86,9 +86,12 @@ def convert(
       tell a threshold.
   """
   _check(config, how)
-  attn = {} if how.ticks is None else _attention_fields(config, how)
-  blocks = {} if how.mlp_ticks is None else {"mlp_ticks": how.mlp_ticks}
-  made = dataclasses.replace(config, **attn, **blocks)
+  fields: dict[str, Any] = {}
+  if how.ticks is not None:
+    fields |= _attention_fields(config, how)
+  if how.mlp_ticks is not None:
+    fields["mlp_ticks"] = how.mlp_ticks
+  made = dataclasses.replace(config, **fields)
   ids = jnp.asarray(np.asarray(ids).T, jnp.int32)
   places = gpt.place(Reference(), config.context, ids)
   given = _embedded(config, params, ids, places)

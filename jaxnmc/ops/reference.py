@@ -434,7 +434,8 @@ class Reference(Ops):
     past = None
     if windows is not None and state is not None:
       check_past(path, state, widest(windows), q.shape[1:])
-      state, past = state["sums"], tuple(map(stacked, state["past"]))
+      k_past, v_past = map(stacked, state["past"])
+      state, past = state["sums"], (k_past, v_past)
     if state is None:
       state = jnp.zeros(shape, q.dtype)
     check_memory(path, state, shape)

@@ -79,51 +79,57 @@ def recall_windows(
   Returns:
     (y, memory, past) as in the arguments, y [T, ..., heads d].
   """
-  size, length = q.shape[-1] // heads, q.shape[0]
-  reach = widest(windows)
+  size, reach = q.shape[-1] // heads, widest(windows)
   split = lambda x: x.reshape(*x.shape[:-1], heads, size)
-  axes = (1,) * (q.ndim - 2)
-  if mask is None:
-    rank = np.arange(1, length + 1).reshape(length, *axes)
-    total = rank[-1]
-  else:
-    rank = jnp.cumsum((jnp.asarray(mask) != 0).astype(jnp.int32), 0)
-    total = rank[-1]
-  old = (None, None) if past is None else past
-  # Tokens between a reader and what it reads: of this call, and before.
-  order = np.arange(length)
-  causal = (order[:, None] >= order[None]).reshape(length, length, *axes)
-  apart = jnp.where(causal, rank[:, None] - rank[None], length + 2 * reach)
-  behind = total - rank
-  keys, values = k, v
-  if past is not None:
-    older = np.arange(reach - 1, -1, -1).reshape(reach, *axes)
-    apart = jnp.concatenate([rank[:, None] + older[None], apart], 1)
-    behind = jnp.concatenate([total + older, behind])
-    keys, values = jnp.concatenate([old[0], k]), jnp.concatenate([old[1], v])
-  wide = np.array([size_of(w, length + 2 * reach) for w in windows])
-  ends = np.array([w is None for w in windows])
-  heads_last = lambda x: x[..., None]
-  if past is not None:
-    # Heads without a window have their past in S.
-    ours = np.arange(reach + length).reshape(-1, *axes) >= reach
-    within = (heads_last(apart) < wide) & (heads_last(ours) | ~ends)
-    inside = (heads_last(behind) < wide) & (heads_last(ours) | ~ends)
-  else:
-    within, inside = heads_last(apart) < wide, heads_last(behind) < wide
-  q, keys, values = split(q), split(keys), split(values)
   product = lambda form, *x: jnp.einsum(form, *x, precision=EXACT)
+  known = 0 if past is None else reach
+  apart, behind, own = _distances(q.shape[:-1], known, mask)
+  k_past, v_past = (None, None) if past is None else past
+  keys = k if k_past is None else jnp.concatenate([k_past, k])
+  values = v if v_past is None else jnp.concatenate([v_past, v])
+  # Heads without a window read all of this call, and what was before in S.
+  endless = np.array([w is None for w in windows])
+  wide = np.array([w or 0 for w in windows])
+  near = lambda far: jnp.where(endless, own[..., None], far[..., None] < wide)
+  within = near(apart) & (apart >= 0)[..., None]
+  q, keys, values = split(q), split(keys), split(values)
   scores = product("t...hd,s...hd->...hts", q, keys)
-  within = jnp.moveaxis(within, (0, 1), (-2, -1))
-  scores = scores * within.astype(scores.dtype)
-  y = product("...hts,s...hd->t...hd", scores, values)
+  scores *= jnp.moveaxis(within, (0, 1), (-2, -1)).astype(scores.dtype)
   before = memory.reshape(*memory.shape[:-1], heads, size, size)
-  before = before * ends[:, None, None].astype(before.dtype)
+  before = before * endless[:, None, None].astype(before.dtype)
+  y = product("...hts,s...hd->t...hd", scores, values)
   y = y + product("t...hd,...hde->t...he", q, before)
-  chosen = keys * inside[..., None].astype(keys.dtype)
-  after = before + product("t...hd,t...he->...hde", chosen, values)
-  past = last(old[0], k, reach, mask), last(old[1], v, reach, mask)
-  return y.reshape(*y.shape[:-2], -1), after.reshape(memory.shape), past
+  kept = keys * near(behind)[..., None].astype(keys.dtype)
+  after = before + product("t...hd,t...he->...hde", kept, values)
+  spikes = last(k_past, k, reach, mask), last(v_past, v, reach, mask)
+  return y.reshape(*y.shape[:-2], -1), after.reshape(memory.shape), spikes
+
+
+def _distances(shape: tuple[int, ...], known: int, mask):
+  """Where tokens are, seen from others; first come `known` ones of before.
+
+  Args:
+    shape: of the tokens of this call, [T, ...].
+    known: S - T, tokens of the calls before.
+    mask: [T, ...] or None.
+
+  Returns:
+    (real tokens from s on up to t, itself left out, int32[T, S, ...], below 0
+    for later ones; those behind s, int32[S, ...]; whether s is of this call,
+    bool[S, ...]).
+  """
+  real = jnp.ones(shape, jnp.int32)
+  if mask is not None:
+    real = (jnp.asarray(mask) != 0).astype(jnp.int32)
+  rank = jnp.cumsum(real, 0, jnp.int32)
+  batch = (1,) * (len(shape) - 1)
+  before = jnp.arange(1 - known, 1, dtype=jnp.int32).reshape(-1, *batch)
+  place = jnp.concatenate([jnp.broadcast_to(before, (known, *shape[1:])), rank])
+  order = jnp.arange(-known, shape[0])
+  later = order[None] > jnp.arange(shape[0])[:, None]
+  later = later.reshape(*later.shape, *batch)
+  apart = jnp.where(later, -1, rank[:, None] - place[None])
+  return apart, rank[-1] - place, order.reshape(-1, *batch) >= 0
 
 
 def widest(windows: Windows) -> int:

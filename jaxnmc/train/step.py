@@ -1,5 +1,6 @@
 """One training step: loss, gradient, AdamW; jitted over a device mesh."""
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -229,13 +230,13 @@ def _run(fn: Callable, ops, params: Params, inputs: dict, taps: bool):
   return logits, ops.tape.values.get(HIDDEN)
 
 
-def _need_hidden(*hidden: jax.Array | None) -> None:
-  for name, found in zip(("the model", "the teacher"), hidden):
-    if found is None:
-      raise ConfigError(
-        f"cosine: {name} has no site {HIDDEN!r}, whose values would be"
-        " compared; leave --cosine out"
-      )
+def _need_hidden(name: str, hidden: jax.Array | None) -> jax.Array:
+  if hidden is None:
+    raise ConfigError(
+      f"cosine: {name} has no site {HIDDEN!r}, whose values would be"
+      " compared; leave --cosine out"
+    )
+  return hidden
 
 
 def make_step(
@@ -302,12 +303,13 @@ def make_step(
       " leave --dtype or --qat out"
     )
 
+  floats = functools.partial(mixed.interpreter, dtype)
+
   def loss_fn(params: Params, ids: jax.Array):
     inputs, targets = {"ids": ids[:-1]}, ids[1:]
     hidden = None
     if plan is None:
-      ops = mixed.interpreter(dtype)
-      logits, hidden = _run(fn, ops, params, inputs, cosine > 0)
+      logits, hidden = _run(fn, floats(), params, inputs, cosine > 0)
     else:
       ops = simulated(plan, jnp.float32)
       logits = real(fn(ops, params, inputs, None)[0].logits)
@@ -316,13 +318,13 @@ def make_step(
     if teacher is None or alpha == cosine == 0.0:
       return nats, nats
     teach, frozen = teacher
-    ops = mixed.interpreter(dtype)
-    wanted, aim = _run(teach, ops, frozen, inputs, cosine > 0)
+    wanted, aim = _run(teach, floats(), frozen, inputs, cosine > 0)
     loss = (1.0 - alpha) * nats
     if alpha:
       loss = loss + alpha * distillation(logits, wanted, mask)
     if cosine:
-      _need_hidden(hidden, aim)
+      hidden = _need_hidden("the model", hidden)
+      aim = _need_hidden("the teacher", aim)
       loss = loss + cosine * (1.0 - similarity(hidden, aim, mask))
     return loss, nats
 
