@@ -27,7 +27,7 @@ import jax
 import numpy as np
 import script
 from absl import flags
-from neurt import energies, measure, show
+from neurt import energies, measure, on_chip, show
 from smoke_model import STORIES
 
 import jaxnmc as nmc
@@ -67,6 +67,9 @@ _BATCH = flags.DEFINE_integer("batch", 8, "Windows per step.", 1)
 _SEQ = flags.DEFINE_integer("seq", 128, "Ids per window.", 2)
 _CALIBRATION = flags.DEFINE_integer("calibration", 16, "Windows of ids.", 1)
 _DOCUMENTS = flags.DEFINE_integer("documents", 48, "First of the text.", 1)
+_CHIP_IDS = flags.DEFINE_integer(
+  "chip_ids", 0, "Ids that the cores read, integer for integer; 0: none.", 0
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.")
 _JSON = flags.DEFINE_string("json", None, "Also write all figures here.")
 _SMOKE = flags.DEFINE_bool("smoke", False, "Seconds, on a tiny model.")
@@ -79,7 +82,7 @@ _SMALL |= {
   "windows": ["2", "0"],
   "documents": 2,
 }
-_SMALL |= {"levels": ["3"]}
+_SMALL |= {"levels": ["3"], "chip_ids": 6}
 _ONLY = r"\.attn\."
 
 
@@ -221,10 +224,14 @@ def run() -> dict:
   rows.append(study.row(f"attention, {ticks} ticks, tuned", config, tuned))
   rates = {k: rows[-1]["rates"][k] for k in measure.SPIKES}
   for levels in map(int, _LEVELS.value):
-    made = study.blocks(config, tuned, levels)
+    last = made = study.blocks(config, tuned, levels)
     rows.append(study.row(f"and blocks, {levels} levels", *made))
   control = study.tune("control", model.config, model.params, _CONTROL_LR.value)
   rows.append(study.row("control: dense, tuned", model.config, control))
+  chip = None
+  if _CHIP_IDS.value:
+    text_ids = max(study.judge.documents, key=len)[: _CHIP_IDS.value]
+    chip = on_chip.same_spikes(*last, study.calibration[:4], text_ids)
   return {
     "model": model.name,
     "parameters": model.config.num_params,
@@ -234,6 +241,7 @@ def run() -> dict:
     "rows": rows,
     "energy": energies.core(config, model.config.context, ticks, rates),
     "curves": energies.curves(config),
+    "chip": chip,
     "inverted": energies.inverted(),
     "versions": provenance.versions(),
     "commit": provenance.commit(),

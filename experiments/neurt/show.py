@@ -46,6 +46,8 @@ def tables_of(found: dict[str, Any]) -> None:
   people.print(tables.table(title, head, body))
   _both_readings(found)
   _energy(found, people)
+  if found["chip"] is not None:
+    _chip(found["chip"])
 
 
 def _both_readings(found: dict[str, Any]) -> None:
@@ -103,3 +105,13 @@ def plot(found: dict[str, Any], folder: str) -> None:
   axes[0].legend(loc="lower left")
   for path in plots.save({"neurtransformer": figure}, folder):
     print(path)
+
+
+def _chip(found: dict[str, Any]) -> None:
+  """What ran on cores."""
+  print(
+    f"on {found['cores']:,} cores of {found['chips']} chips:"
+    f" {found['ids']} ids, {found['spikes']:,} spikes of q, k and v (measured)"
+  )
+  for name, (equal, all_of_them) in found["equal"].items():
+    print(f"{name}: {equal:,} of {all_of_them:,} logits are those of fixed")

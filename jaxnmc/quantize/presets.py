@@ -25,6 +25,11 @@ HALVES = ("float16", "bfloat16")
 # What lies in a block: not the embedding, the last norms or the logits.
 BLOCKS = r"layers\.\d+\..*"
 
+# Sums of spikes are compared with these; at the many fraction bits of a small
+# threshold with 16 bits a potential would leave its 32.
+_THRESHOLDS = r"layers\.\d+\.attn\.ssa\.out"
+_THRESHOLD_BITS = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
@@ -93,6 +98,9 @@ class Preset:
     ):
       if bits is not None:
         found.append(Rule(sites, on=on, bits=bits))
+    if self.act_bits is not None:
+      bits = min(_THRESHOLD_BITS, self.act_bits)
+      found.append(Rule(_THRESHOLDS, on="const", bits=bits, override=True))
     if self.norm is not None:
       found.append(
         Rule(".*", on="norm", bits=self.norm.bits, frac=self.norm.frac)

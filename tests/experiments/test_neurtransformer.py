@@ -36,5 +36,10 @@ def test_smoke(smoke, tmp_path):
   needs = {name: pair for name, *pair in found["inverted"]}
   assert needs["fp32"] == pytest.approx([1.804, 0.752], abs=5e-4)
   assert needs["int32"] == pytest.approx([11.29, 4.71], abs=6e-3)
+  chip = found["chip"]
+  assert chip["ids"] == 6
+  assert chip["spikes"] > 0
+  assert set(chip["equal"]) == {"spiking", "functional", "stepped"}
+  assert all(equal == size > 0 for equal, size in chip["equal"].values())
   assert "read as 9.7 % lower" in done.stdout
   assert (work / "neurtransformer.png").exists()
