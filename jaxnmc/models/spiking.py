@@ -125,6 +125,10 @@ def attend(ops, config, p, drives, mask, state):
     ]
   state = state or {"seen": None, "memory": [None] * config.ticks}
   order, last = seen(ops, config, drives["v"], mask, state["seen"])
+  if mask is not None:
+    # Padding before all tokens has seen none: a threshold of 0 has no slope.
+    one = (1,) * (config.num_heads * config.head_size)
+    order = ops.max(order, ops.literal(one, order))
   read, memory = [], []
   for t in ticks:
     y, after = ops.memory(

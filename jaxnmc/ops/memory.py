@@ -26,7 +26,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from jaxnmc.errors import PlanError
+from jaxnmc.errors import PlanError, TokenError
 
 # Whole numbers in floats stay exact only at full precision.
 EXACT = lax.Precision.HIGHEST
@@ -129,4 +129,23 @@ def check_memory(path: str, memory, shape: tuple[int, ...]) -> None:
     raise PlanError(
       f"{path}: the state has a memory of shape {found and list(found)}, the"
       f" model {list(shape)}; it belongs to another model or batch"
+    )
+
+
+def check_tokens(path: str, tokens: int, size: int, mask) -> None:
+  """Refuses what is known to be more than a memory is bounded for.
+
+  Args:
+    path: where, for the message.
+    tokens: of one call.
+    size: the most there can be.
+    mask: 0 for padding, which is not counted here; None for none.
+
+  Raises:
+    TokenError: there are more.
+  """
+  if mask is None and tokens > size:
+    raise TokenError(
+      f"{path}: {tokens} tokens in one call; the bounds of this memory are for"
+      f" at most {size}: give fewer, or a model with a longer context"
     )

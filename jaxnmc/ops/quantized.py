@@ -18,7 +18,7 @@ from jaxnmc.numerics.fx import Fx
 from jaxnmc.ops.carry import as_carry, carry_formats
 from jaxnmc.ops.elementwise import Elementwise, product_range
 from jaxnmc.ops.float_only import FloatOnly
-from jaxnmc.ops.memory import READ, memory_width, reads
+from jaxnmc.ops.memory import READ, check_tokens, memory_width, reads
 from jaxnmc.ops.norms import Norms
 from jaxnmc.ops.windows import (
   Windows,
@@ -221,8 +221,10 @@ class Quantized(Elementwise, Norms, FloatOnly):
       FormatError: an operand is no spike, or the plan's format of the memory
         does not hold `size`.
       PlanError: the state is of another model, batch or plan.
+      TokenError: as in `Reference.memory`.
     """
     path = self.path(name)
+    check_tokens(path, q.shape[0], size, mask)
     q, k, v, fmt = self._memory_of(path, q, k, v, size)
     shape = (*q.shape[1:-1], memory_width(q.shape[-1], heads))
     empty = Fx(jnp.zeros(shape, q.q.dtype), frac=0, low=0, high=0)
@@ -251,8 +253,11 @@ class Quantized(Elementwise, Norms, FloatOnly):
     sums, past = dataclasses.replace(like, low=0, high=0), None
     if state is not None:
       check_past(path, state, width, q.shape[1:])
-      codes = lambda ages: stacked([x.q for x in ages])
-      sums, past = state["sums"], tuple(map(codes, state["past"]))
+      codes = lambda ages, like: stacked(
+        [as_carry(path, x, like).q for x in ages]
+      )
+      likes = (dataclasses.replace(x, q=x.q[0]) for x in (k, v))
+      sums, past = state["sums"], tuple(map(codes, state["past"], likes))
     before = as_carry(path, sums, like)
     y, after, past = self.alu.recall_windows(
       *(q.q, k.q, v.q, before.q, past),

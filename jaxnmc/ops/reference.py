@@ -17,7 +17,12 @@ from jaxnmc.numerics.ternary import ternary_values
 from jaxnmc.ops import attention
 from jaxnmc.ops.base import Ops
 from jaxnmc.ops.constants import constant
-from jaxnmc.ops.memory import check_memory, memory_width, recall
+from jaxnmc.ops.memory import (
+  check_memory,
+  check_tokens,
+  memory_width,
+  recall,
+)
 from jaxnmc.ops.windows import (
   Windows,
   by_age,
@@ -428,8 +433,10 @@ class Reference(Ops):
 
     Raises:
       PlanError: the state is of another model or batch.
+      TokenError: more tokens than `size` in one call without padding.
     """
     path = self.path(name)
+    check_tokens(path, q.shape[0], size, mask)
     shape = (*q.shape[1:-1], memory_width(q.shape[-1], heads))
     past = None
     if windows is not None and state is not None:

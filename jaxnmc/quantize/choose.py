@@ -162,7 +162,10 @@ def _format(path: str, settings: Mapping[str, Any], stats: Stats) -> SiteFormat:
     return Float()
   if path in stats.notes.wholes:
     # Spikes and counts: another format would make other numbers of them.
-    return Format(max(2, stats.notes.wholes[path].bit_length() + 1), 0)
+    most = stats.notes.wholes[path]
+    bits = max(2, most.bit_length() + 1)
+    # Sixteen bits end below 2^15 - 1.
+    return Format(bits + (symmetric_limit(bits) < most), 0)
   if "bits" not in settings:
     raise PlanError(
       f"site {path}: a rule gives it {settings['frac']} fraction bits, but none"

@@ -70,7 +70,18 @@ def site(name, arg, bound=None, **options):
   )
 
 
+# One for each feature; on their own they have no fraction bits.
+WHOLES = (3, -1, 0, 70)
+
 ROWS = {
+  "literal": Row(
+    lambda o, v, p: o.min(o.literal(WHOLES, *v), *v),
+    (C,),
+    lambda a: np.minimum(ints(WHOLES) * 2**9, a),
+    9,
+    lambda a: np.minimum(WHOLES, a),
+    bound=(-2000, 3000),
+  ),
   "add": Row(
     op("add"),
     (A, B),

@@ -1,6 +1,7 @@
 """Rows of sums and products: ternary synapses, value times value."""
 
 import dataclasses
+import functools
 
 import numpy as np
 from jax import numpy as jnp
@@ -106,49 +107,68 @@ def outer(a, b):
 
 
 HEADS, SPIKE = 2, (0, -1, 1)
+REACH = T * N // HEADS
+# The first head forgets within the three tokens, the second never.
+WINDOWS = (2, None)
 
 
-def recalled(q, k, v):
+def recalled(q, k, v, windows=(None,) * HEADS):
   """Rows of y by the recurrence, head by head."""
   d = q.shape[-1] // HEADS
   memory = np.zeros((HEADS, d, d), q.dtype)
   rows = []
   for t in range(len(q)):
     row = []
-    for j in range(HEADS):
+    for j, window in enumerate(windows):
       mine = slice(j * d, (j + 1) * d)
       memory[j] = memory[j] + k[t, mine, None] * v[t, None, mine]
+      old = -1 if window is None else t - window
+      if old >= 0:
+        memory[j] = memory[j] - k[old, mine, None] * v[old, None, mine]
       row += [sum(q[t, mine] * memory[j, :, e]) for e in range(d)]
     rows.append(row)
   return np.array(rows, q.dtype)
 
 
-def memory(ops, values, params):
+def memory(windows=None):
   """y of all tokens, computed in two calls."""
-  del params
-  whole = isinstance(values[0], Fx)
-  piece = lambda x, rows: (
-    dataclasses.replace(x, q=x.q[rows]) if whole else x[rows]
-  )
-  call = lambda state, rows: ops.memory(
-    *("mem", state, *(piece(x, rows) for x in values), HEADS, T)
-  )
-  first, state = call(None, slice(0, 1))
-  rest, state = call(state, slice(1, None))
-  if not whole:
-    return jnp.concatenate([first, rest])
-  assert (state.frac, state.low, state.high) == (0, -7, 7)
-  return dataclasses.replace(first, q=jnp.concatenate([first.q, rest.q]))
+
+  def run(ops, values, params):
+    del params
+    whole = isinstance(values[0], Fx)
+    piece = lambda x, rows: (
+      dataclasses.replace(x, q=x.q[rows]) if whole else x[rows]
+    )
+    call = lambda state, rows: ops.memory(
+      *("mem", state, *(piece(x, rows) for x in values), HEADS, T, windows)
+    )
+    first, state = call(None, slice(0, 1))
+    rest, state = call(state, slice(1, None))
+    if not whole:
+      return jnp.concatenate([first, rest])
+    sums = state if windows is None else state["sums"]
+    assert (sums.frac, sums.low, sums.high) == (0, -7, 7)
+    return dataclasses.replace(first, q=jnp.concatenate([first.q, rest.q]))
+
+  return run
 
 
 ROWS = {
   "memory": Row(
-    memory,
+    memory(),
     (SPIKE, SPIKE, SPIKE),
     recalled,
     0,
     recalled,
-    bound=(-T * N // HEADS, T * N // HEADS),
+    bound=(-REACH, REACH),
+  ),
+  "memory_windows": Row(
+    memory(WINDOWS),
+    (SPIKE, SPIKE, SPIKE),
+    functools.partial(recalled, windows=WINDOWS),
+    0,
+    functools.partial(recalled, windows=WINDOWS),
+    bound=(-REACH, REACH),
   ),
   "sum": Row(op("sum"), (C,), total, 9, total, bound=(-2000 * N, 3000 * N)),
   "broadcast": Row(
