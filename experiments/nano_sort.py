@@ -1,11 +1,11 @@
 """A transformer that sorts, converted to spikes without training.
 
 Claim: minGPT's `gpt-nano`, trained to sort six symbols (GPT-2 blocks with
-LayerNorm, tanh-GELU, learned positions; 3 layers, 48 wide), still sorts at least
-195 of 200 random inputs after its feed-forward blocks gave way to counts of spikes
-over 16 ticks; attention stays as it is.  Beside it: 2, 4 and 8 ticks, and the
-same with attention as spikes too, which no conversion makes an equal of softmax
-without training.
+LayerNorm, tanh-GELU, learned positions; 3 layers, 48 wide), still sorts at
+least 195 of 200 random inputs after its feed-forward blocks gave way to counts
+of spikes over 16 ticks; attention stays as it is.  Beside it: 2, 4 and 8 ticks,
+and the same with attention as spikes too, which no conversion makes an equal of
+softmax without training.
 
   python experiments/nano_sort.py
   python experiments/nano_sort.py --ticks 2,4,8,16,32 --mlp_top maximum

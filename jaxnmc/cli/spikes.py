@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from jaxnmc.cli import setup
+import jaxnmc
 from jaxnmc.cli.output import Output, bar
 from jaxnmc.cli.spikes_flags import ATTENTION
 from jaxnmc.errors import ConfigError
@@ -34,7 +34,8 @@ def main(args) -> int:
   how = _recipe(args)
   # The name is taken before the work, and the folder appears when all is done.
   with files.new_folder(args.out) as work:
-    model = setup.load(args, out)
+    model = jaxnmc.load(args.model)
+    out.notes(model.notes)
     _check(model)
     ids = _ids(model, args)
     layers = model.config.num_layers

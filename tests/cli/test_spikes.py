@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import jaxnmc
+from jaxnmc import cli
+from jaxnmc.io import name_map
 from jaxnmc.models import gpt
 from jaxnmc.models.to_spikes import Recipe, convert
 
@@ -24,7 +26,7 @@ def made(transformer, sample, tmp_path_factory):
   """(folder, JSON) of both conversions."""
   folder = tmp_path_factory.mktemp("spikes")
   target = folder / "report.json"
-  status = jaxnmc.cli.main(
+  status = cli.main(
     [
       *("spikes", transformer, "--text", str(sample), "--ids", "1400"),
       *("--out", str(folder / "made"), "--ticks", "2", "--mlp-ticks", "4"),
@@ -51,10 +53,11 @@ def test_the_folder_is_the_model_that_convert_gives(made, transformer, sample):
   want_config, want = convert(dense.config, dense.params, ids, how)
   assert config == want_config
   for path in ("mlp.fire", "mlp.down.bias", "attn.ssa.out", "attn.o.weight"):
-    at = lambda p: np.asarray(
-      jaxnmc.io.name_map.get(p, "layers.0." + path)  # noqa: B023
+    found, expected = (
+      name_map.get(params, "layers.0." + path)
+      for params in (model.params, want)
     )
-    np.testing.assert_array_equal(at(model.params), at(want))
+    np.testing.assert_array_equal(found, expected)
   assert data["ids"] == ids.size
   # Complete without the terminal.
   assert json.loads((folder / "conversion.json").read_text()) == data

@@ -79,11 +79,15 @@ def test_feed_forward_errors(kind):
   assert row["error"] == pytest.approx(error, rel=1e-3)
 
 
-@pytest.mark.parametrize("signed", [False, True])
-def test_attention_rates_are_spikes_of_the_whole_model(signed):
+@pytest.mark.parametrize(
+  ("signed", "neuron", "share"), [(False, "if", 75), (True, "lif", 90)]
+)
+def test_attention_rates_are_spikes_of_the_whole_model(signed, neuron, share):
   config = dataclasses.replace(BASE, **KINDS["gelu"])
   params = gpt.init_params(config, jax.random.key(1))
-  how = Recipe(ticks=2, mlp_ticks=None, share=90, signed=signed)
+  how = Recipe(
+    ticks=2, mlp_ticks=None, share=share, signed=signed, neuron=neuron
+  )
   made = convert(config, params, IDS, how)
   rows = conversion.layers((config, params), made, IDS)
   run = jax.jit(reference(gpt.make(made[0]), taps=True))
