@@ -106,11 +106,18 @@ def _say(text: str) -> None:
   print(text, file=sys.stderr, flush=True)
 
 
-def _draw(seed: int, number: int) -> np.ndarray:
+def calibration(number: int) -> np.ndarray:
+  """What the model reads while it sorts: all but the last symbol, int[n, 11]."""
+  drawn = draw(1, number)
+  return np.concatenate([drawn, np.sort(drawn, axis=1)], axis=1)[:, :-1]
+
+
+def draw(seed: int, number: int) -> np.ndarray:
+  """Random inputs, int[n, 6]."""
   return np.random.default_rng(seed).integers(0, SYMBOLS, (number, LENGTH))
 
 
-def _answers(config: gpt.Config, params, inputs: np.ndarray) -> np.ndarray:
+def answers(config: gpt.Config, params, inputs: np.ndarray) -> np.ndarray:
   """Six greedy symbols behind each input, int[n, 6]."""
   run = reference(gpt.make(config))
   found = generate(run, params, list(inputs), LENGTH, vocab_size=SYMBOLS)
@@ -130,11 +137,9 @@ def run() -> dict[str, Any]:
   """Converts and sorts; returns what came out, ready for JSON."""
   start = time.perf_counter()
   config, params = _model()
-  inputs = _draw(0, _INPUTS.value)
-  dense = _answers(config, params, inputs)
-  drawn = _draw(1, _CALIBRATION.value)
-  # What the model reads while it sorts: all but the last symbol.
-  ids = np.concatenate([drawn, np.sort(drawn, axis=1)], axis=1)[:, :-1]
+  inputs = draw(0, _INPUTS.value)
+  dense = answers(config, params, inputs)
+  ids = calibration(_CALIBRATION.value)
   rows = []
   for ticks in map(int, _TICKS.value):
     for attention in (False, True):
@@ -149,7 +154,7 @@ def run() -> dict[str, Any]:
       kept = "spikes" if attention else "softmax"
       _say(f"{ticks} ticks, attention {kept}")
       made = convert(config, params, ids, how)
-      answers = _answers(*made, inputs)
+      answers = answers(*made, inputs)
       rows.append(
         {"ticks": ticks, "attention_spikes": attention}
         | _score(answers, inputs, dense)
