@@ -107,7 +107,7 @@ def _say(text: str) -> None:
 
 
 def calibration(number: int) -> np.ndarray:
-  """What the model reads while it sorts: all but the last symbol, int[n, 11]."""
+  """What the model reads while it sorts, but the last symbol: int[n, 11]."""
   drawn = draw(1, number)
   return np.concatenate([drawn, np.sort(drawn, axis=1)], axis=1)[:, :-1]
 
@@ -154,10 +154,10 @@ def run() -> dict[str, Any]:
       kept = "spikes" if attention else "softmax"
       _say(f"{ticks} ticks, attention {kept}")
       made = convert(config, params, ids, how)
-      answers = answers(*made, inputs)
+      given = answers(*made, inputs)
       rows.append(
         {"ticks": ticks, "attention_spikes": attention}
-        | _score(answers, inputs, dense)
+        | _score(given, inputs, dense)
       )
   claimed = next(
     (
