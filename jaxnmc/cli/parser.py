@@ -4,7 +4,7 @@ import argparse
 from typing import NoReturn
 
 from jaxnmc._version import __version__
-from jaxnmc.cli import flags
+from jaxnmc.cli import flags, spikes_flags
 from jaxnmc.cli import format_flags as formats
 from jaxnmc.errors import UserError
 
@@ -125,6 +125,12 @@ def build() -> argparse.ArgumentParser:
       "bits",
       "which site needs its bits; the cheapest plan within a loss",
       model=True,
+    )
+  )
+
+  spikes_flags.converting(
+    add(
+      "spikes", "a transformer as a spiking one, without training", model=True
     )
   )
 

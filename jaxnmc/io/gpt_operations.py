@@ -13,6 +13,11 @@ def operations(config: gpt.Config) -> dict[str, int]:
     dense_multiply_adds: one per weight of a dense matrix, head included.
     attention_multiply_adds: scores and weighted sums over C keys.
     exponentials: of softmax, one per key and head; C is the context.
+    spiking_attention_adds: of spiking attention, at most: each tick adds
+      k^T v to the memory of a head, and reads it by q.
+    spiking_attention_compares: neurons of q, k, v and the output, each tick
+      (twice for signed ones).
+    count_compares: of spiking feed-forward blocks, a threshold each tick.
     lookups: embedding rows.
   """
   rows = gpt.parameters(config)
@@ -21,11 +26,28 @@ def operations(config: gpt.Config) -> dict[str, int]:
   if config.tie_word_embeddings:
     dense += config.vocab_size * config.hidden_size
   pairs = config.num_layers * config.num_heads * config.context
+  if config.attention == "ssa":
+    width = config.num_layers * config.num_heads * config.head_size
+    mixing = {
+      "spiking_attention_adds": 2 * width * config.head_size * config.ticks,
+      "spiking_attention_compares": 4
+      * width
+      * config.ticks
+      * (1 + config.signed),
+    }
+  else:
+    mixing = {
+      "attention_multiply_adds": 2 * pairs * config.head_size,
+      "exponentials": pairs,
+    }
+  # Counts of SwiGLU have a sign.
+  sides = 2 if config.mlp == "swiglu" else 1
+  compares = config.num_layers * config.mlp_size * (config.mlp_ticks or 0)
   found = {
     "ternary_adds": ternary,
     "dense_multiply_adds": dense,
-    "attention_multiply_adds": 2 * pairs * config.head_size,
-    "exponentials": pairs,
+    **mixing,
+    "count_compares": sides * compares,
     "lookups": 1 + (config.positions == "learned"),
   }
   return {kind: number for kind, number in found.items() if number}

@@ -55,6 +55,8 @@ _KINDS = {
   "gain": "gains",
   "bias": "biases",
   "bounds": "lower_bounds",
+  "threshold": "thresholds",
+  "table of thresholds": "thresholds",
 }
 
 

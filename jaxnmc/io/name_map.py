@@ -55,7 +55,8 @@ class Entry:
     path: our name, e.g. "layers.0.attn.i.weight".
     key: name in the Hugging Face state dict; ours, where there is none.
     shape: shape in both.
-    kind: "table", "bounds", "gain", "matrix" (ternary), "dense" or "bias".
+    kind: "table", "bounds", "gain", "matrix" (ternary), "dense", "bias",
+      "threshold" or "table of thresholds".
   """
 
   path: str

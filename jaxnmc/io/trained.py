@@ -1,4 +1,4 @@
-"""The npz of a training run, as it lies on disk.
+"""The npz of a training run, as it lies on disk; and a folder with one.
 
 Its arrays are `params/<path>`, one per leaf, the parts of its path joined by
 `/`; and `meta`, JSON text: {"format": FORMAT, "config": ..., ...}.
@@ -6,6 +6,7 @@ Its arrays are `params/<path>`, one per leaf, the parts of its path joined by
 
 import json
 import os
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -61,3 +62,46 @@ def read(
       f"{path}: found format {found!r}, allowed is {FORMAT!r}"
     )
   return {k.removeprefix(_PARAMS): v for k, v in arrays.items()}, meta
+
+
+# Kind of a tokenizer -> the file that it is read from again.
+_TOKENIZERS = {
+  "bytes": "tokenizer.npz",
+  "bpe": "tokenizer.npz",
+  "hf": "tokenizer.json",
+  "sentencepiece": "tokenizer.model",
+}
+
+
+def write_folder(
+  folder: pathlib.Path,
+  leaves: dict[str, np.ndarray],
+  meta: dict[str, Any],
+  tokenizer: Any,
+) -> None:
+  """Writes `final.npz` and the tokenizer into a folder that there is.
+
+  Args:
+    folder: where, e.g. of `files.new_folder`.
+    leaves: as `write`.
+    meta: as `write`.
+    tokenizer: of `io.tokenizer`, or None for none.
+
+  Raises:
+    CheckpointError: a tokenizer of another kind.
+    OSError: the system refuses.
+  """
+  write(folder / FILES[-1], leaves, meta)
+  if tokenizer is None:
+    return
+  kind = getattr(tokenizer, "kind", None)
+  if kind not in _TOKENIZERS:
+    raise CheckpointError(
+      f"tokenizer: found {type(tokenizer).__name__}, allowed are those of"
+      f" jaxnmc.io.tokenizer ({', '.join(_TOKENIZERS)})"
+    )
+  name = folder / _TOKENIZERS[kind]
+  if name.suffix == ".npz":
+    tokenizer.save(name)
+  else:
+    files.write_bytes(name, tokenizer.serialized())

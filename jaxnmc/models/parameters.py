@@ -11,7 +11,8 @@ class Parameter:
   Attributes:
     path: e.g. "layers.0.attn.q.weight".
     shape: of the array.
-    kind: "table" (embeddings), "matrix" (ternary), "dense", "gain" or "bias".
+    kind: "table" (embeddings), "matrix" (ternary), "dense", "gain", "bias",
+      "threshold" (its logarithm) or "table of thresholds".
     std: standard deviation of its first values; 0 for gains and biases.
   """
 

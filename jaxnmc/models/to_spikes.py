@@ -10,7 +10,8 @@ docs/spiking.md says), on any `gpt.Config`:
         start for fine-tuning, not an equal.
     feed-forward    the activation gives way to counts of spikes over ticks, a
         table of thresholds per channel: an approximation that gets exact with
-        ticks (Bu et al. 2022, arXiv 2303.04347), without training.
+        ticks (Bu et al. 2022, arXiv 2303.04347), without training.  Counts
+        cannot say what GELU is below 0; its mean goes to the bias behind.
 
 Layers are converted one after the other, each on what the converted ones before
 it give, and towards the stream of the model that is converted, so that errors
@@ -18,7 +19,7 @@ do not add up.  Everything here runs on the host, once.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -67,7 +68,11 @@ class Recipe:
 
 
 def convert(
-  config: Config, params, ids, how: Recipe = Recipe()
+  config: Config,
+  params,
+  ids,
+  how: Recipe = Recipe(),
+  progress: Callable[[int], None] = lambda layers: None,
 ) -> tuple[Config, Any]:
   """The spiking model of a transformer.
 
@@ -76,6 +81,7 @@ def convert(
     params: its float parameters.
     ids: int[B, T], calibration text.
     how: ticks, neurons, thresholds.
+    progress: is told 1 after each layer.
 
   Returns:
     (config, params) of the spiking model.
@@ -109,6 +115,7 @@ def convert(
       layer["mlp"] = _counts(config.mlp, p["mlp"], here, how)
     given, mine = wanted["out"], _taps(made, layer, mine, places)["out"]
     layers.append(layer)
+    progress(1)
   kept = {k: v for k, v in params.items() if k != "positions"}
   if made.positions == "learned":
     kept["positions"] = params["positions"]
@@ -233,14 +240,20 @@ def _counts(kind: str, p: Mapping, here, how: Recipe) -> dict:
   """Parameters of one feed-forward block."""
   ticks, signed = how.mlp_ticks or 0, kind == "swiglu"
   site = {"swiglu": "glu", "relu": "relu"}.get(kind, "gelu")
-  top = _tops(np.asarray(here[f"mlp.{site}"]), ticks, how.mlp_top, signed)
+  values = np.asarray(here[f"mlp.{site}"], np.float64)
+  top = _tops(values, ticks, how.mlp_top, signed)
   levels = (np.arange(ticks)[:, None] + 0.5) * top / ticks
-  weight = np.asarray(p["down"]["weight"], np.float64) * (top / ticks)
-  return {
-    **p,
-    "fire": jnp.asarray(_inputs(kind, levels), jnp.float32),
-    "down": {**p["down"], "weight": jnp.asarray(weight, jnp.float32)},
-  }
+  fire = _inputs(kind, levels).astype(np.float32)
+  matrix = np.asarray(p["down"]["weight"], np.float64)
+  down = {**p["down"], "weight": matrix * (top / ticks)}
+  if site == "gelu" and "bias" in down:
+    # What counts cannot say below 0 has a mean, which a bias can.
+    inputs = np.asarray(here["mlp.up"])
+    sent = sum((inputs >= row).astype(np.int64) for row in fire)
+    lost = (values - sent * top / ticks).mean(tuple(range(values.ndim - 1)))
+    down["bias"] = np.asarray(down["bias"], np.float64) + matrix @ lost
+  down = {name: jnp.asarray(x, jnp.float32) for name, x in down.items()}
+  return {**p, "fire": jnp.asarray(fire), "down": down}
 
 
 def _tops(values, ticks: int, how: str, signed: bool) -> np.ndarray:

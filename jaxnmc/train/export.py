@@ -1,4 +1,4 @@
-"""Float parameters of a run to one plain npz and back (`io.trained`)."""
+"""Float parameters to one plain npz, or a folder, and back (`io.trained`)."""
 
 import os
 import pathlib
@@ -8,6 +8,8 @@ import jax
 import numpy as np
 
 from jaxnmc.io import trained
+from jaxnmc.models import families
+from jaxnmc.models.model import Model
 from jaxnmc.models.parameters import build
 
 FORMAT = trained.FORMAT
@@ -26,11 +28,33 @@ def save(path: str | os.PathLike, params: Any, meta: dict[str, Any]) -> None:
   Raises:
     OSError: the system refuses.
   """
-  leaves = {}
-  for key, leaf in jax.tree_util.tree_leaves_with_path(params):
-    name = jax.tree_util.keystr(key, simple=True, separator="/")
-    leaves[name] = np.asarray(leaf)
-  trained.write(path, leaves, meta)
+  trained.write(path, _leaves(params), meta)
+
+
+def save_folder(
+  folder: pathlib.Path, model: Model, more: dict[str, Any]
+) -> None:
+  """Writes a model into a folder that `jaxnmc.load` takes.
+
+  Args:
+    folder: an empty one that there is, e.g. of `io.files.new_folder`.
+    model: its config, float parameters and tokenizer; no plan.
+    more: JSON values that stand beside the config.
+
+  Raises:
+    CheckpointError: a tokenizer that cannot be written.
+    OSError: the system refuses.
+  """
+  meta = {**more, "config": families.to_json(model.config)}
+  trained.write_folder(folder, _leaves(model.params), meta, model.tokenizer)
+
+
+def _leaves(params: Any) -> dict[str, np.ndarray]:
+  """Arrays by path, `layers/0/norm`."""
+  return {
+    jax.tree_util.keystr(key, simple=True, separator="/"): np.asarray(leaf)
+    for key, leaf in jax.tree_util.tree_leaves_with_path(params)
+  }
 
 
 def remove_unfinished(folder: str | os.PathLike) -> None:
