@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 
 import jax
 import numpy as np
@@ -114,11 +113,9 @@ def test_a_silent_layer_has_no_threshold():
 # --- feed-forward blocks
 
 
-@pytest.mark.parametrize("config", [GPT2, LLAMA], ids=["relu", "swiglu"])
-def test_blocks_come_closer_with_ticks(config):
+def test_blocks_come_closer_with_ticks():
   """Half a step at most from each neuron, so twice the ticks halve it."""
-  if config is GPT2:
-    config = dataclasses.replace(config, mlp="relu")
+  config = dataclasses.replace(GPT2, mlp="relu")
   params = make_params(config)
   want = logits(config, params)
   errors = []
@@ -129,59 +126,6 @@ def test_blocks_come_closer_with_ticks(config):
     errors.append(np.abs(logits(made, converted) - want).mean() / want.std())
   assert errors[0] > 2.5 * errors[1] > 2.5**2 * errors[2]
   assert errors[2] < 0.01
-
-
-def test_every_neuron_is_within_half_a_step():
-  config = dataclasses.replace(GPT2, mlp="relu")
-  params = make_params(config)
-  taps = lambda config, p: jax.jit(nmc.reference(gpt.make(config), taps=True))(
-    p, {"ids": IDS}
-  )[2]
-  made, converted = convert(config, params, IDS, MLP)
-  path = "layers.0.mlp."
-  relu = np.asarray(taps(config, params)[path + "relu"], np.float64)
-  top = relu.reshape(-1, 24).max(0)
-  counts = taps(made, converted)[path + "counts"]
-  assert set(np.unique(counts)) == set(range(9))
-  gap = np.abs(counts * top / 8 - relu)
-  assert (gap <= top / 16 * (1 + 1e-5)).all()
-  # The table: neuron k at (k - 1/2) top / 8; the weights have the step.
-  layer = converted["layers"][0]["mlp"]
-  wanted = (np.arange(8)[:, None] + 0.5) * top / 8
-  np.testing.assert_allclose(layer["fire"], wanted, rtol=1e-6)
-  np.testing.assert_allclose(
-    layer["down"]["weight"],
-    params["layers"][0]["mlp"]["down"]["weight"] * top / 8,
-    rtol=1e-5,
-  )
-
-
-def phi(x, form):
-  """GELU by Python's own functions."""
-  if form == "gelu":
-    return x * (1 + math.erf(x / math.sqrt(2))) / 2
-  inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
-  return x * (1 + math.tanh(inner)) / 2
-
-
-@pytest.mark.parametrize("form", ["gelu", "gelu_tanh"])
-def test_thresholds_of_gelu_are_where_it_reaches_a_level(form):
-  """Count k begins where GELU is (k - 1/2) top / ticks."""
-  config = dataclasses.replace(GPT2, mlp=form)
-  params = make_params(config)
-  ticks = 6
-  how = dataclasses.replace(MLP, mlp_ticks=ticks)
-  _, converted = convert(config, params, IDS, how)
-  run = jax.jit(nmc.reference(gpt.make(config), taps=True))
-  values = run(params, {"ids": IDS})[2]["layers.0.mlp.gelu"]
-  top = np.asarray(values, np.float64).reshape(-1, 24).max(0)
-  fire = np.asarray(converted["layers"][0]["mlp"]["fire"], np.float64)
-  assert (np.diff(fire, axis=0) > 0).all()
-  for k in range(1, ticks + 1):
-    for channel in range(24):
-      level = (k - 0.5) * top[channel] / ticks
-      found = phi(fire[k - 1, channel], form)
-      assert found == pytest.approx(level, abs=1e-6 * max(1, level))
 
 
 def test_tops_are_as_asked():
@@ -201,9 +145,6 @@ def test_tops_are_as_asked():
 # --- attention
 
 
-ATTENTION = Recipe(ticks=3, mlp_ticks=None, share=90.0)
-
-
 def test_least_squares_give_what_the_stream_lacks():
   """W_o and b exact where counts tell all, up to the ridge."""
   draw = np.random.default_rng(0)
@@ -218,78 +159,3 @@ def test_least_squares_give_what_the_stream_lacks():
   ridge = to_spikes._RIDGE * square.diagonal().mean()
   shrunk = np.linalg.solve(square + ridge * np.eye(6), square @ weight.T).T
   np.testing.assert_allclose(found, shrunk, rtol=1e-6, atol=1e-6)
-
-
-def test_attention_that_counts_is_found_again():
-  """A teacher whose attention adds a linear map of counts of spikes."""
-  made, params = convert(GPT2, make_params(GPT2), IDS, ATTENTION)
-  run = jax.jit(nmc.reference(gpt.make(made), taps=True))
-  taps = run(params, {"ids": IDS})[2]
-  attn = params["layers"][0]["attn"]
-  draw = np.random.default_rng(4)
-  weight, bias = draw.normal(size=(8, 8)), draw.normal(size=8)
-  counts = np.asarray(taps["layers.0.attn.ssa.counts"], np.float64)
-  here = {
-    f"attn.{name}": np.swapaxes(taps[f"layers.0.attn.{name}"], 0, 1)
-    for name in "qkv"
-  }
-  wanted = np.swapaxes(counts @ weight.T + bias, 0, 1)
-  again = to_spikes._ssa(made, attn, here, wanted, ATTENTION)
-  for name, log in again["ssa"].items():
-    np.testing.assert_allclose(log, attn["ssa"][name], rtol=1e-5, err_msg=name)
-  found = counts @ np.float64(again["o"]["weight"]).T + again["o"]["bias"]
-  gap = np.swapaxes(found, 0, 1) - wanted
-  lost = np.square(gap).mean() / wanted.reshape(-1, 8).var(0).mean()
-  assert lost < 5e-3
-
-
-@pytest.mark.parametrize(
-  "more",
-  [
-    {},
-    {"signed": True, "neuron": "if", "windows": (2, None)},
-    {"positions": "none"},
-  ],
-  ids=str,
-)
-def test_attention_keeps_its_projections(more):
-  config = LLAMA if "positions" not in more else GPT2
-  params = make_params(config)
-  how = dataclasses.replace(ATTENTION, **more)
-  made, converted = convert(config, params, IDS, how)
-  assert made.attention == "ssa"
-  for field in ("signed", "neuron", "windows"):
-    assert getattr(made, field) == getattr(how, field)
-  shapes = lambda tree: {
-    jax.tree_util.keystr(p): x.shape
-    for p, x in jax.tree_util.tree_leaves_with_path(tree)
-  }
-  assert shapes(converted) == shapes(gpt.init_params(made, jax.random.key(0)))
-  old, new = params["layers"][0]["attn"], converted["layers"][0]["attn"]
-  for name in "qkv":
-    np.testing.assert_array_equal(new[name]["weight"], old[name]["weight"])
-  assert (new["o"]["weight"] != old["o"]["weight"]).any()
-  run = jax.jit(nmc.reference(gpt.make(made), taps=True))
-  out, _, taps = run(converted, {"ids": IDS})
-  assert np.isfinite(out.logits).all()
-  sent = [x for path, x in taps.items() if "_spikes." in path]
-  assert all(0 < np.mean(x != 0) < 1 for x in sent)
-  # Two thresholds of q are the percentile of its drive that was asked for.
-  drive = taps["layers.0.attn.q" + "_turned" * (made.positions == "rotary")]
-  drive = np.abs(drive) if made.signed else np.maximum(drive, 0)
-  theta = np.percentile(np.float64(drive), how.share) / 2
-  np.testing.assert_allclose(np.exp(new["ssa"]["q"]), theta, rtol=1e-4)
-
-
-def test_a_start_is_better_than_none():
-  """Least squares leave less of the attention out than leaving it out."""
-  params = make_params(GPT2)
-  made, converted = convert(GPT2, params, IDS, ATTENTION)
-  run = lambda config, p: jax.jit(nmc.reference(gpt.make(config), taps=True))(
-    p, {"ids": IDS}
-  )[2]
-  aim = np.asarray(run(GPT2, params)["layers.0.mid"])
-  taps = run(made, converted)
-  lost = np.square(taps["layers.0.mid"] - aim).mean()
-  without = np.square((taps["in"] - aim) - (taps["in"] - aim).mean((0, 1)))
-  assert lost < 0.9 * without.mean()
