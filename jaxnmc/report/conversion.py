@@ -37,6 +37,7 @@ from jaxnmc.spike import qcfs, surrogates
 __all__ = ["layers", "parts", "show"]
 
 _GELUS = {"gelu": "erf", "gelu_tanh": "tanh"}
+_NEURONS = ("q", "k", "v", "out")
 CAUSES = ("clipping", "negative", "quantisation", "unevenness", "total")
 
 
@@ -280,7 +281,7 @@ def show(people, data: dict[str, Any]) -> None:
       (
         row["layer"],
         share(row["attention"]["error"]),
-        *(f"{rate:.3f}" for rate in row["attention"]["rates"].values()),
+        *(f"{row['attention']['rates'][name]:.3f}" for name in _NEURONS),
       )
       for row in found
     ]
@@ -288,7 +289,7 @@ def show(people, data: dict[str, Any]) -> None:
       tables.table(
         "Attention: error of what it adds (100: as adding nothing), spikes per"
         " neuron and tick (measured)",
-        ("layer", ">added, %", ">q", ">k", ">v", ">out"),
+        ("layer", ">added, %", *(f">{name}" for name in _NEURONS)),
         body,
       )
     )

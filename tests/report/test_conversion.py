@@ -10,7 +10,7 @@ from jaxnmc.errors import ConfigError
 from jaxnmc.models import gpt
 from jaxnmc.models.to_spikes import Recipe, convert
 from jaxnmc.ops.transform import reference
-from jaxnmc.report import conversion
+from jaxnmc.report import conversion, tables
 
 BASE = gpt.Config(
   vocab_size=19,
@@ -134,6 +134,18 @@ def test_a_mean_in_the_bias_makes_gelu_better():
     "feed_forward"
   ]["error"]
   assert error(made[1]) < 0.7 * error(without)
+
+
+def test_rates_stand_under_their_names():
+  rates = {"k": 0.1, "out": 0.2, "q": 0.3, "v": 0.4}
+  attention = {"error": 0.5, "rates": rates}
+  row = {"layer": 0, "attention": attention, "feed_forward": None}
+  people = tables.console()
+  with people.capture() as said:
+    conversion.show(people, {"parts": [], "layers": [{**row, "stream": 0.25}]})
+  lines = [line.split() for line in said.get().splitlines()]
+  assert ["layer", "added,", "%", "q", "k", "v", "out"] in lines
+  assert ["0", "50.00", "0.300", "0.100", "0.400", "0.200"] in lines
 
 
 def test_no_conversion_has_no_report():
