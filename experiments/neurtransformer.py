@@ -96,6 +96,7 @@ def _tiny() -> "nmc.models.model.Model":
     max_position_embeddings=32,
     intermediate_size=24,
     norm_eps=1e-3,
+    tie_word_embeddings=False,
   )
   params = gpt.init_params(config, jax.random.key(0))
   params["embed"]["weight"] *= 20
