@@ -133,7 +133,7 @@ def test_a_mean_in_the_bias_makes_gelu_better():
   error = lambda p: conversion.layers((config, params), (made[0], p), ids)[0][
     "feed_forward"
   ]["error"]
-  assert error(made[1]) < 0.7 * error(without)
+  assert error(made[1]) < 0.95 * error(without)
 
 
 def test_rates_stand_under_their_names():
