@@ -5,6 +5,12 @@ from typing import Any
 from jaxnmc.report import plots, tables
 from neurt.energies import CLAIMED
 
+_AXES = {
+  "tokens": "tokens (4 ticks, rate 0.2)",
+  "ticks": "ticks (256 tokens, rate 0.2)",
+  "rate": "rate (256 tokens, 4 ticks)",
+}
+
 
 def _percent(figure: dict, digits: int = 1) -> str:
   spread = figure["spread"]
@@ -85,24 +91,27 @@ def _energy(found: dict[str, Any], people) -> None:
 
 def plot(found: dict[str, Any], folder: str) -> None:
   """Savings against sequence length, ticks and rate; the claims as lines."""
-  figure, axes = plots.new(3, 11, 3.2)
+  figure, axes = plots.new(3, 11, 3.4)
+  kinds = ("arithmetic", "with memory", "bit-matched with memory")
   for ax, (name, points) in zip(axes, found["curves"].items()):
-    for kind, style in (("arithmetic", "-o"), ("with memory", "--s")):
-      ax.plot(
-        [x for x, _ in points],
-        [100 * saved[kind] for _, saved in points],
-        style,
-        label=kind,
-      )
+    for kind, style, colour in zip(kinds, ("-o", "--s", ":^"), plots.COLOURS):
+      saved = [100 * row[kind] for _, row in points]
+      ax.plot([x for x, _ in points], saved, style, color=colour, label=kind)
     for claim in CLAIMED:
-      ax.axhline(100 * claim, color="grey", lw=0.8)
-      ax.annotate(f"{100 * claim:.2f} %", (points[0][0], 100 * claim + 1))
-    ax.set_xlabel(name)
-    ax.set_ylim(-120, 105)
+      ax.axhline(100 * claim, color=plots.GREY, lw=0.8, zorder=0)
+      place = {"ha": "right", "va": "bottom", "fontsize": 7}
+      where = ax.get_yaxis_transform()
+      ax.text(
+        *(0.99, 100 * claim, f"{100 * claim:.2f} %"), transform=where, **place
+      )
+    ax.axhline(0, color="black", lw=0.6)
+    ax.set_xlabel(_AXES[name])
+    ax.set_ylim(-150, 110)
     if name != "rate":
       ax.set_xscale("log", base=2)
-  axes[0].set_ylabel("saved in the core, %")
-  axes[0].legend(loc="lower left")
+      ax.set_xticks([x for x, _ in points], [str(x) for x, _ in points])
+  axes[0].set_ylabel("saved in the attention core, %")
+  axes[0].legend(loc="lower left", fontsize=8)
   for path in plots.save({"neurtransformer": figure}, folder):
     print(path)
 
