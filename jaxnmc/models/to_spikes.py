@@ -143,6 +143,8 @@ def _check(config: Config, how: Recipe) -> None:
       )
   if how.mlp_ticks is not None:
     checks.ticks("to_spikes", how.mlp_ticks)
+    if how.mlp_top not in ("least_error", "maximum"):
+      _percentile(how.mlp_top)
     if config.mlp_ticks is not None:
       raise ConfigError(
         "to_spikes: the feed-forward blocks of this model spike already, with"
@@ -204,8 +206,15 @@ def _ssa(made: Config, p: Mapping, here, wanted, how: Recipe) -> dict:
     ]
     for name in "qkv"
   }
-  level = lambda x: thresholds.percentile(x, how.share, signed=how.signed) / 2
   width = drives["v"].shape[-1]
+
+  def level(x) -> float:
+    """Half of the percentile; of the spikes alone where most sums are 0."""
+    values = np.abs(x) if how.signed else np.maximum(x, 0)
+    if np.percentile(values, how.share) == 0 and (values > 0).any():
+      x = x[values > 0]
+    return float(thresholds.percentile(x, how.share, signed=how.signed)) / 2
+
   log = lambda x: jnp.full(width, np.log(level(np.asarray(x))), jnp.float32)
   logs = {name: log(x) for name, x in drives.items()}
   logs["out"] = jnp.zeros(width, jnp.float32)
@@ -263,6 +272,11 @@ def _tops(values, ticks: int, how: str, signed: bool) -> np.ndarray:
     return thresholds.least_error(values, ticks, **more)
   if how == "maximum":
     return thresholds.maximum(values, **more)
+  return thresholds.percentile(values, _percentile(how), **more)
+
+
+def _percentile(how: str) -> float:
+  """99.9 of "p99.9"."""
   try:
     share = float(how.removeprefix("p"))
   except ValueError:
@@ -272,7 +286,7 @@ def _tops(values, ticks: int, how: str, signed: bool) -> np.ndarray:
       f"to_spikes: found {how!r}; allowed are least_error, maximum and"
       " percentiles as 'p99.9'"
     )
-  return thresholds.percentile(values, share, **more)
+  return share
 
 
 def _inputs(mlp: str, levels: np.ndarray) -> np.ndarray:

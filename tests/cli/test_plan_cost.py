@@ -123,7 +123,7 @@ def test_a_transformer_is_priced_and_its_integers_refused(
   for row in found["rows"]:
     assert row["fake_quant"]["perplexity"] > 1
     said = row["fixed"]["refused"]
-    assert "layers.0.attn.norm: ops.layer_norm has no integer form" in said
+    assert "layers.0.attn.k_memory: ops.remember has no integer form" in said
     assert "\n" not in said
   costs = [row["fake_quant"]["kl"]["value"] for row in found["rows"]]
   assert 0 < costs[0] < costs[1]

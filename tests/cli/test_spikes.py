@@ -83,7 +83,8 @@ def test_other_commands_take_the_folder(run, as_json, made, sample):
   text.write_text("1 2 3 4 5 6\n")
   story = ("run", folder, "--prompt", "12", "--tokens", 3)
   # Integers take a head of its own, or a plan with 8 bits for the table.
-  assert len(as_json(*story)["ids"]) == 3
+  # It may end its text before.
+  assert 1 <= len(as_json(*story)["ids"]) <= 3
   scored = as_json("evaluate", folder, "--text", text)
   assert 0 < scored["bits_per_byte"] < 30
   about = as_json("info", folder)
