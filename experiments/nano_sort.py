@@ -7,13 +7,14 @@ of spikes over 16 ticks; attention stays as it is.  Beside it: 2, 4 and 8 ticks,
 and the same with attention as spikes too, which no conversion makes an equal of
 softmax without training.
 
-  python experiments/nano_sort.py
-  python experiments/nano_sort.py --ticks 2,4,8,16,32 --mlp_top maximum
+  python experiments/nano_sort.py --checkpoint gpt-nano-sort-model.json
+  python experiments/nano_sort.py --checkpoint gpt-nano-sort-model.json \
+    --ticks 2,4,8,16,32 --mlp_top maximum
   python experiments/nano_sort.py --smoke
 
-The checkpoint is `gpt-nano-sort-model.json` (minGPT's tensors as JSON), by
-default in ../shared.  Inputs are those of the model's own test; calibration
-draws others, but there are only 729 inputs, so most of the 200 are in both.
+The checkpoint is `gpt-nano-sort-model.json`, minGPT's tensors as JSON.  Inputs
+are those of the model's own test; calibration draws others, but there are only
+729 inputs, so most of the 200 are in both.
 The exit status is 1 if the claim does not hold.  `--smoke` takes a tiny model
 with random weights, which sorts nothing, and claims nothing.
 """
@@ -43,12 +44,7 @@ sys.path.append(str(_ROOT))
 from tools import mingpt  # noqa: E402
 
 _CHECKPOINT = flags.DEFINE_string(
-  "checkpoint",
-  str(
-    _ROOT.parent
-    / "shared/data/checkpoints/gpt-nano-sort/gpt-nano-sort-model.json"
-  ),
-  "JSON of minGPT's tensors.",
+  "checkpoint", None, "JSON of minGPT's tensors."
 )
 _TICKS = flags.DEFINE_list("ticks", ["2", "4", "8", "16"], "Ticks to try.")
 _TOP = flags.DEFINE_string(
@@ -79,7 +75,7 @@ def _model() -> tuple[gpt.Config, Any]:
     CheckpointError: no such file.
   """
   if not _SMOKE.value:
-    path = pathlib.Path(_CHECKPOINT.value)
+    path = pathlib.Path(_CHECKPOINT.value or "--checkpoint")
     if not path.is_file():
       raise CheckpointError(
         f"{path}: no such file; give the checkpoint by --checkpoint, or take"
