@@ -235,6 +235,7 @@ def test_a_window_forgets():
   assert apart.tolist() == [False] * 3 + [True, True] + [False] * 4
 
 
+@pytest.mark.slow  # the quick form is in tests/chip/engines/test_memory.py
 @pytest.mark.parametrize("name", ["llama if", "windows"])
 def test_fake_quant_in_float64_equals_fixed_at_every_site(name):
   """A Llama (without rotary positions, which have no integers) and a GPT-2."""

@@ -113,6 +113,7 @@ def test_a_silent_layer_has_no_threshold():
 # --- feed-forward blocks
 
 
+@pytest.mark.slow
 def test_blocks_come_closer_with_ticks():
   """Half a step at most from each neuron, so twice the ticks halve it."""
   config = dataclasses.replace(GPT2, mlp="relu")
