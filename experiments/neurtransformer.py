@@ -7,7 +7,8 @@ attention is fine-tuned; hidden states lose 5 to 12 % of cosine similarity,
 attention block saves 64.71 to 85.28 % of the estimated energy.
 
   python experiments/neurtransformer.py --model wikitext-gpt \
-    --train train.txt.gz --text test=test.txt --workdir runs/neurt
+    --train train.txt.gz --text test=test.txt --workdir runs/neurt \
+    --plot plots
 
 Comes out: for each number of ticks the model as converted (blocks alone,
 attention alone); the one whose attention was fine-tuned, with and without
@@ -35,7 +36,7 @@ from jaxnmc.errors import UserError
 from jaxnmc.evaluate import bits, provenance, text
 from jaxnmc.io.tokenizer import ByteTokenizer
 from jaxnmc.models import families, gpt, to_spikes
-from jaxnmc.report import backends, files
+from jaxnmc.report import backends, files, plots
 from jaxnmc.train import data, export, loop
 
 _MODEL = flags.DEFINE_string("model", "wikitext-gpt", "What `load` takes.")
@@ -71,6 +72,7 @@ _CHIP_IDS = flags.DEFINE_integer(
   "chip_ids", 0, "Ids that the cores read, integer for integer; 0: none.", 0
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.")
+_PLOT = flags.DEFINE_string("plot", None, "Folder for the plot.")
 _JSON = flags.DEFINE_string("json", None, "Also write all figures here.")
 _SMOKE = flags.DEFINE_bool("smoke", False, "Seconds, on a tiny model.")
 flags.mark_flag_as_required("workdir")
@@ -253,11 +255,14 @@ def main() -> int:
   """Runs the study."""
   if _JSON.value is not None:
     files.check_writable(_JSON.value)
+  if _PLOT.value is not None:
+    plots.check(_PLOT.value)
   found = run()
   if _JSON.value is not None:
     files.write_json(_JSON.value, found)
   show.tables_of(found)
-  show.plot(found, _WORKDIR.value)
+  if _PLOT.value is not None:
+    show.plot(found, _PLOT.value)
   return 0
 
 

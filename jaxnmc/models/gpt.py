@@ -6,18 +6,21 @@ Blocks of attention and a channel mixer on a residual stream r, norms in front
     r = embed[id] (+ positions[p])
     x = Norm(r)   q, k, v = W_q x, W_k x, W_v x   (q, k turned by p)
     r <- r + W_o softmax(q k^T / sqrt(h)) v       over this token and before
+         or, with spikes and without softmax, `jaxnmc.models.spiking.attend`
     x = Norm(r)
     r <- r + W_down (silu(W_gate x) W_up x)   or   r + W_down act(W_up x)
     logits = W_head Norm(r)
 
 W is a dense matrix (with a bias, where the config says so), or BitLinear; act
-is GELU or ReLU.  Blocks of BitLinears may do without Norm in front: x = r.
+is GELU or ReLU, or counts of spikes.  Blocks of BitLinears may do without Norm
+in front: x = r.
 
 The state is `{"position": int32[...], "layers": [{"k", "v"}, ...]}`: how many
 tokens there were, and their keys and values in the first slots of memories
-of fixed size C.  Padding (mask 0) takes no slot and no position.  A token after
-C others finds no place; its logits are NaN, and whoever knows the length
-beforehand refuses it (`check_inputs`, `Generator`).
+of fixed size C (of spiking attention its sums: `init_state`).  Padding (mask 0)
+takes no slot and no position.  A token after C others finds no place; its
+logits are NaN, and whoever knows the length beforehand refuses it
+(`check_inputs`, `Generator`).
 """
 
 import dataclasses
@@ -166,6 +169,27 @@ def _channel_mixer(ops, config, p, x):
   return _projection(ops, config, "down", p, hidden)
 
 
+def embedded(ops, config: Config, params, ids, places: Places):
+  """The residual stream in front of the first layer.
+
+  Args:
+    ops: an interpreter.
+    config: sizes and options.
+    params: of the model.
+    ids: int32[T, ...].
+    places: of the tokens.
+
+  Returns:
+    [T, ..., D].
+  """
+  r = ops.embed("embed", params["embed"]["weight"], ids)
+  if config.positions == "learned":
+    table = params["positions"]["weight"]
+    p = ops.embed("positions", table, places.positions)
+    r = ops.site("in", ops.add(r, p))
+  return r
+
+
 def block(ops, config: Config, p, r, places: Places, state=None):
   """One layer.
 
@@ -222,11 +246,7 @@ def make(config: Config):
       check_context(ids.shape[0], config.context, "inputs['ids']")
     start = None if state is None else state["position"]
     places = place(ops, config.context, ids, mask, start)
-    r = ops.embed("embed", params["embed"]["weight"], ids)
-    if config.positions == "learned":
-      table = params["positions"]["weight"]
-      p = ops.embed("positions", table, places.positions)
-      r = ops.site("in", ops.add(r, p))
+    r = embedded(ops, config, params, ids, places)
     layers = []
     for index, p in enumerate(params["layers"]):
       old = None if state is None else state["layers"][index]

@@ -24,7 +24,6 @@ behind, so any growing function has its table (`jaxnmc.models.to_spikes`).
 
 import functools
 
-from jaxnmc.ops.windows import size_of
 from jaxnmc.spike import surrogates
 
 NEURONS = ("lif", "if")
@@ -61,8 +60,8 @@ def neuron(ops, kind: str, signed: bool, drives, theta, slope) -> list:
 
 
 def negative(ops, x):
-  """-x."""
-  return ops.sub(ops.sub(x, x), x)
+  """-x, with the bounds of x in integers."""
+  return ops.sub(ops.literal((0,) * x.shape[-1], x), x)
 
 
 def seen(ops, config, like, mask, before):
@@ -81,9 +80,8 @@ def seen(ops, config, like, mask, before):
     ([T, ..., heads d], the last of them).
   """
   size = config.context
-  width = config.num_heads * config.head_size
-  most = [size_of(w, size) for w in config.windows or [None] * config.num_heads]
-  limits = tuple(m for m in most for _ in range(width // len(most)))
+  windows = config.windows or (None,) * config.num_heads
+  limits = tuple(w or size for w in windows for _ in range(config.head_size))
 
   def body(ops, count, now):
     x, real = now

@@ -19,6 +19,7 @@ do not add up.  Everything here runs on the host, once.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,7 +33,7 @@ from jaxnmc.models.gpt_config import Config
 from jaxnmc.ops.reference import Reference, gelu
 from jaxnmc.spike import checks, thresholds
 
-__all__ = ["Recipe", "convert"]
+__all__ = ["Recipe", "convert", "stream", "values"]
 
 # Of the least-squares map, relative to the mean square of a count.
 _RIDGE = 1e-2
@@ -77,7 +78,7 @@ def convert(
   """The spiking model of a transformer.
 
   Args:
-    config: of a model with softmax attention and blocks that do not spike.
+    config: of a model in which what is converted does not spike yet.
     params: its float parameters.
     ids: int[B, T], calibration text.
     how: ticks, neurons, thresholds.
@@ -99,21 +100,19 @@ def convert(
     fields["mlp_ticks"] = how.mlp_ticks
   made = dataclasses.replace(config, **fields)
   ids = jnp.asarray(np.asarray(ids).T, jnp.int32)
-  places = gpt.place(Reference(), config.context, ids)
-  given = _embedded(config, params, ids, places)
-  mine = _embedded(made, params, ids, places)
+  given, mine = stream(config, params, ids), stream(made, params, ids)
   layers = []
   for p in params["layers"]:
-    wanted = _taps(config, p, given, places)
-    here = _taps(config, p, mine, places)
+    wanted = values(config, p, given, ids)
     layer = dict(p)
     if how.ticks is not None:
+      here = values(config, p, mine, ids)
       layer["attn"] = _ssa(made, p["attn"], here, wanted["mid"] - mine, how)
-    half = dataclasses.replace(made, mlp_ticks=None)
-    here = _taps(half, layer, mine, places)
     if how.mlp_ticks is not None:
+      half = dataclasses.replace(made, mlp_ticks=config.mlp_ticks)
+      here = values(half, layer, mine, ids)
       layer["mlp"] = _counts(config.mlp, p["mlp"], here, how)
-    given, mine = wanted["out"], _taps(made, layer, mine, places)["out"]
+    given, mine = wanted["out"], values(made, layer, mine, ids)["out"]
     layers.append(layer)
     progress(1)
   kept = {k: v for k, v in params.items() if k != "positions"}
@@ -169,24 +168,38 @@ def _attention_fields(config: Config, how: Recipe) -> dict[str, Any]:
   }
 
 
-def _embedded(config: Config, params, ids, places) -> jax.Array:
-  """The residual stream in front of the first layer, [T, B, D]."""
-  r = params["embed"]["weight"][ids]
-  if config.positions == "learned":
-    r = r + params["positions"]["weight"][places.positions]
-  return r
+def stream(config: Config, params, ids) -> jax.Array:
+  """The residual stream in front of the first layer.
+
+  Args:
+    config: of a transformer.
+    params: its float parameters.
+    ids: int32[T, B].
+
+  Returns:
+    float[T, B, D].
+  """
+  ops = Reference()
+  places = gpt.place(ops, config.context, ids)
+  return gpt.embedded(ops, config, params, ids, places)
 
 
-def _taps(config: Config, p, r, places) -> dict[str, jax.Array]:
-  """Values of all sites of one layer, [T, B, n] by path."""
+@functools.partial(jax.jit, static_argnums=0)
+def values(config: Config, p, r, ids) -> dict[str, jax.Array]:
+  """Values of all sites of one layer; equal layers are compiled once.
 
-  @jax.jit
-  def run(p, r):
-    ops = Reference(taps=True)
-    gpt.block(ops, config, p, r, places)
-    return ops.tape.values
+  Args:
+    config: of a transformer.
+    p: float parameters of the layer.
+    r: residual stream in front of it, float[T, B, D].
+    ids: int32[T, B], for the places of the tokens.
 
-  return run(p, r)
+  Returns:
+    float[T, B, n] by path inside of the layer.
+  """
+  ops = Reference(taps=True)
+  gpt.block(ops, config, p, r, gpt.place(ops, config.context, ids))
+  return ops.tape.values
 
 
 def _ssa(made: Config, p: Mapping, here, wanted, how: Recipe) -> dict:
@@ -209,29 +222,31 @@ def _ssa(made: Config, p: Mapping, here, wanted, how: Recipe) -> dict:
   width = drives["v"].shape[-1]
 
   def level(x) -> float:
-    """Half of the percentile; of the spikes alone where most sums are 0."""
-    values = np.abs(x) if how.signed else np.maximum(x, 0)
-    if np.percentile(values, how.share) == 0 and (values > 0).any():
-      x = x[values > 0]
+    """Half of the percentile; of sums above 0 alone where most are 0."""
+    size = np.abs(x) if how.signed else np.maximum(x, 0)
+    if np.percentile(size, how.share) == 0 and (size > 0).any():
+      x = x[size > 0]
     return float(thresholds.percentile(x, how.share, signed=how.signed)) / 2
 
   log = lambda x: jnp.full(width, np.log(level(np.asarray(x))), jnp.float32)
   logs = {name: log(x) for name, x in drives.items()}
   logs["out"] = jnp.zeros(width, jnp.float32)
 
-  @jax.jit
-  def run(logs):
-    ops = Reference(taps=True)
-    counts, _ = spiking.attend(ops, made, logs, drives, None, None)
-    reads = [ops.tape.values[f"read.{t}"] for t in range(made.ticks)]
-    return counts, jnp.stack(reads) / ops.tape.values["seen.count"]
-
-  logs["out"] = log(run(logs)[1])
-  weight, offset = _fit(run(logs)[0], wanted)
+  logs["out"] = log(_attended(made, logs, drives)[1])
+  weight, offset = _fit(_attended(made, logs, drives)[0], wanted)
   o = {**p["o"], "weight": jnp.asarray(weight, jnp.float32)}
   if "bias" in o:
     o["bias"] = jnp.asarray(offset, jnp.float32)
   return {**p, "o": o, "ssa": logs}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _attended(made: Config, logs, drives) -> tuple[jax.Array, jax.Array]:
+  """Counts of spikes [T, B, n]; Y over the tokens seen [ticks, T, B, n]."""
+  ops = Reference(taps=True)
+  counts, _ = spiking.attend(ops, made, logs, drives, None, None)
+  reads = [ops.tape.values[f"read.{t}"] for t in range(made.ticks)]
+  return counts, jnp.stack(reads) / ops.tape.values["seen.count"]
 
 
 def _fit(x, y) -> tuple[np.ndarray, np.ndarray]:
@@ -249,8 +264,8 @@ def _counts(kind: str, p: Mapping, here, how: Recipe) -> dict:
   """Parameters of one feed-forward block."""
   ticks, signed = how.mlp_ticks or 0, kind == "swiglu"
   site = {"swiglu": "glu", "relu": "relu"}.get(kind, "gelu")
-  values = np.asarray(here[f"mlp.{site}"], np.float64)
-  top = _tops(values, ticks, how.mlp_top, signed)
+  given = np.asarray(here[f"mlp.{site}"], np.float64)
+  top = _tops(given, ticks, how.mlp_top, signed)
   levels = (np.arange(ticks)[:, None] + 0.5) * top / ticks
   fire = _inputs(kind, levels).astype(np.float32)
   matrix = np.asarray(p["down"]["weight"], np.float64)
@@ -259,20 +274,20 @@ def _counts(kind: str, p: Mapping, here, how: Recipe) -> dict:
     # What counts cannot say below 0 has a mean, which a bias can.
     inputs = np.asarray(here["mlp.up"])
     sent = sum((inputs >= row).astype(np.int64) for row in fire)
-    lost = (values - sent * top / ticks).mean(tuple(range(values.ndim - 1)))
+    lost = (given - sent * top / ticks).mean(tuple(range(given.ndim - 1)))
     down["bias"] = np.asarray(down["bias"], np.float64) + matrix @ lost
   down = {name: jnp.asarray(x, jnp.float32) for name, x in down.items()}
   return {**p, "fire": jnp.asarray(fire), "down": down}
 
 
-def _tops(values, ticks: int, how: str, signed: bool) -> np.ndarray:
+def _tops(given, ticks: int, how: str, signed: bool) -> np.ndarray:
   """What the largest count stands for, float64[channels]."""
   more = {"per_channel": True, "signed": signed}
   if how == "least_error":
-    return thresholds.least_error(values, ticks, **more)
+    return thresholds.least_error(given, ticks, **more)
   if how == "maximum":
-    return thresholds.maximum(values, **more)
-  return thresholds.percentile(values, _percentile(how), **more)
+    return thresholds.maximum(given, **more)
+  return thresholds.percentile(given, _percentile(how), **more)
 
 
 def _percentile(how: str) -> float:

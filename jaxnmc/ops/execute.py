@@ -229,20 +229,14 @@ class _Evaluator:
   def _recur(self, layout: Layout, cycle: set[int], values, before):
     """The states after the last token; fills in the values of the cycle."""
     looped = [pair for pair in layout.states if pair[0] in cycle]
+    if looped:
+      self._loop(layout, cycle, values, before, looped)
     last = -1 if self.length is None else self.length - 1
     pick = lambda x: lax.dynamic_index_in_dim(x, last, keepdims=False)
-    after = {}
-    if looped:
-      after = self._loop(layout, cycle, values, before, looped)
-    if self.length is not None:
-      after = {}
-    return tuple(
-      after[new] if new in after else pick(values[new])
-      for _, new in layout.states
-    )
+    return tuple(pick(values[new]) for _, new in layout.states)
 
   def _loop(self, layout: Layout, cycle: set[int], values, before, looped):
-    """{state: its last value}, by a scan over time."""
+    """Fills in the values of the cycle, by a scan over time."""
     inside = sorted(cycle)
     prevs = [old for old, _ in looped]
     # What the cycle reads from outside and that has a time axis.
@@ -275,9 +269,8 @@ class _Evaluator:
       return carry, tuple(here[i] for i in inside)
 
     start = tuple(before[old] for old in prevs)
-    states, history = pallas_recurrence.scan(step, start, tuple(series))
+    _, history = pallas_recurrence.scan(step, start, tuple(series))
     values.update(zip(inside, history, strict=True))
-    return {new: x for (_, new), x in zip(looped, states, strict=True)}
 
 
 def execute(exe: Executable, numbers, rows, states, taps, extras, length=None):

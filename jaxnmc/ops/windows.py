@@ -19,38 +19,6 @@ from jaxnmc.ops.memory import EXACT
 Windows = tuple[int | None, ...]
 
 
-def last(past: jax.Array | None, x: jax.Array, count: int, mask=None):
-  """The last `count` real tokens of a value, oldest first.
-
-  Args:
-    past: [count, ..., n], those of the calls before; None for zeros.
-    x: [T, ..., n].
-    count: how many.
-    mask: [T, ...], 0 for padding, or None.
-
-  Returns:
-    [count, ..., n], dtype of x.
-  """
-  if past is None:
-    past = jnp.zeros((count, *x.shape[1:]), x.dtype)
-  rows = jnp.concatenate([past, x])
-  if mask is None:
-    return rows[len(rows) - count :]
-  after = _after(mask)  # real tokens behind each of this call
-  older = jnp.arange(count - 1, -1, -1).reshape(-1, *(1,) * (mask.ndim - 1))
-  older = older + (after[0] + mask[0].astype(jnp.int32))
-  behind = jnp.concatenate([older, jnp.where(mask != 0, after, -1)])
-  slots = jnp.arange(count - 1, -1, -1).reshape(-1, *(1,) * behind.ndim)
-  chosen = (behind[None] == slots).astype(x.dtype)
-  return jnp.einsum("ps...,s...n->p...n", chosen, rows, precision=EXACT)
-
-
-def _after(mask) -> jax.Array:
-  """Real tokens behind each: int32[T, ...]."""
-  real = (jnp.asarray(mask) != 0).astype(jnp.int32)
-  return jnp.flip(jnp.cumsum(jnp.flip(real, 0), 0), 0) - real
-
-
 def recall_windows(
   q: jax.Array,
   k: jax.Array,
@@ -101,8 +69,31 @@ def recall_windows(
   y = y + product("t...hd,...hde->t...he", q, before)
   kept = keys * near(behind)[..., None].astype(keys.dtype)
   after = before + product("t...hd,t...he->...hde", kept, values)
-  spikes = last(k_past, k, reach, mask), last(v_past, v, reach, mask)
-  return y.reshape(*y.shape[:-2], -1), after.reshape(memory.shape), spikes
+  flat = lambda x: x.reshape(*x.shape[:-2], -1)
+  newest = lambda x: _newest(flat(x), reach, mask is not None, behind)
+  spikes = newest(keys), newest(values)
+  return flat(y), after.reshape(memory.shape), spikes
+
+
+def _newest(x: jax.Array, count: int, padded: bool, behind) -> jax.Array:
+  """The last `count` real tokens, oldest first, zeros where there are fewer.
+
+  Args:
+    x: [S, ..., n].
+    count: how many.
+    padded: some of the tokens may be padding.
+    behind: int32[S, ...], real tokens behind each, -1 for padding.
+
+  Returns:
+    [count, ..., n], dtype of x.
+  """
+  if not padded:
+    kept = x[-count:]
+    missing = jnp.zeros((count - len(kept), *x.shape[1:]), x.dtype)
+    return jnp.concatenate([missing, kept])
+  slots = jnp.arange(count - 1, -1, -1).reshape(-1, *(1,) * behind.ndim)
+  chosen = (behind[None] == slots).astype(x.dtype)
+  return jnp.einsum("ps...,s...n->p...n", chosen, x, precision=EXACT)
 
 
 def _distances(shape: tuple[int, ...], known: int, mask):
@@ -115,8 +106,8 @@ def _distances(shape: tuple[int, ...], known: int, mask):
 
   Returns:
     (real tokens from s on up to t, itself left out, int32[T, S, ...], below 0
-    for later ones; those behind s, int32[S, ...]; whether s is of this call,
-    bool[S, ...]).
+    for later ones; those behind s, int32[S, ...], -1 where s is padding;
+    whether s is of this call, bool[S, ...]).
   """
   real = jnp.ones(shape, jnp.int32)
   if mask is not None:
@@ -129,17 +120,14 @@ def _distances(shape: tuple[int, ...], known: int, mask):
   later = order[None] > jnp.arange(shape[0])[:, None]
   later = later.reshape(*later.shape, *batch)
   apart = jnp.where(later, -1, rank[:, None] - place[None])
-  return apart, rank[-1] - place, order.reshape(-1, *batch) >= 0
+  old = jnp.ones((known, *shape[1:]), jnp.int32)
+  behind = jnp.where(jnp.concatenate([old, real]) == 1, rank[-1] - place, -1)
+  return apart, behind, order.reshape(-1, *batch) >= 0
 
 
 def widest(windows: Windows) -> int:
   """The widest window; 0 if no head has one."""
   return max((w for w in windows if w is not None), default=0)
-
-
-def size_of(window: int | None, most: int) -> int:
-  """A window as a number: `most` for none."""
-  return most if window is None else window
 
 
 def stacked(ages: list) -> jax.Array:

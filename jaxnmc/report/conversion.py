@@ -28,7 +28,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.errors import ConfigError
-from jaxnmc.models import gpt, spiking
+from jaxnmc.models import spiking, to_spikes
 from jaxnmc.models.gpt_config import Config
 from jaxnmc.ops.reference import Reference, gelu
 from jaxnmc.report import tables
@@ -134,10 +134,9 @@ def layers(
       " blocks; give the model that was converted and what came out"
     )
   ids = jnp.asarray(np.asarray(ids).T, jnp.int32)
-  places = gpt.place(Reference(), old.context, ids)
-  given = _start(old, given_params, ids, places)
-  mine = _start(new, mine_params, ids, places)
-  measure = jax.jit(functools.partial(_layer, old, new, places))
+  given = to_spikes.stream(old, given_params, ids)
+  mine = to_spikes.stream(new, mine_params, ids)
+  measure = jax.jit(functools.partial(_layer, old, new, ids))
   rows = []
   pairs = zip(given_params["layers"], mine_params["layers"], strict=True)
   for index, (p, q) in enumerate(pairs):
@@ -148,25 +147,10 @@ def layers(
   return rows
 
 
-def _start(config: Config, params, ids, places) -> jax.Array:
-  """The residual stream in front of the first layer, [T, B, D]."""
-  r = params["embed"]["weight"][ids]
-  if config.positions == "learned":
-    r = r + params["positions"]["weight"][places.positions]
-  return r
-
-
-def _values(config: Config, p, r, places) -> dict[str, jax.Array]:
-  """Values of all sites of one layer, [T, B, n] by path."""
-  ops = Reference(taps=True)
-  gpt.block(ops, config, p, r, places)
-  return ops.tape.values
-
-
-def _layer(old: Config, new: Config, places, p, q, given, mine):
+def _layer(old: Config, new: Config, ids, p, q, given, mine):
   """(figures of one layer, the stream of both models behind it)."""
-  wanted = _values(old, p, given, places)
-  got = _values(new, q, mine, places)
+  wanted = to_spikes.values(old, p, given, ids)
+  got = to_spikes.values(new, q, mine, ids)
   found: dict[str, Any] = {"attention": None, "feed_forward": None}
   if new.attention != old.attention:
     found["attention"] = {
@@ -176,7 +160,7 @@ def _layer(old: Config, new: Config, places, p, q, given, mine):
   if new.mlp_ticks != old.mlp_ticks:
     # The same layer with its feed-forward block as it was.
     half = dataclasses.replace(new, mlp_ticks=old.mlp_ticks)
-    held = _values(half, {**q, "mlp": p["mlp"]}, mine, places)
+    held = to_spikes.values(half, {**q, "mlp": p["mlp"]}, mine, ids)
     site = {"swiglu": "glu", "relu": "relu"}.get(old.mlp, "gelu")
     figures = _counted(
       new, q["mlp"]["fire"], held[f"mlp.{site}"], got["mlp.counts"]

@@ -142,7 +142,7 @@ def by_hand(kind, signed, drives, theta):
 @pytest.mark.parametrize("signed", [False, True])
 def test_neurons_are_their_equations(kind, signed):
   draw = np.random.default_rng(1)
-  drives = draw.integers(-24, 25, (6, 1, 200)) / np.float32(8)
+  drives = np.float32(draw.integers(-24, 25, (6, 1, 200)) / 8)
   drives[:, 0, 0], theta = 1.0, np.float32(1.0)  # exactly at the threshold
   found = spiking.neuron(
     Reference(), kind, signed, list(drives), theta, surrogates.fire
