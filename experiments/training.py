@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import script
 from absl import flags
 
@@ -151,7 +150,7 @@ def _same(one: tokenizers.Tokenizer | None, two: tokenizers.Tokenizer) -> bool:
     two, tokenizers.BPETokenizer
   )
   if both:
-    return np.array_equal(one.merges, two.merges)
+    return one.serialized() == two.serialized()
   return one.vocab_size == two.vocab_size
 
 

@@ -10,8 +10,10 @@ does that, in sight.
 """
 
 import codecs
+import difflib
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterable
 from typing import BinaryIO, Protocol, runtime_checkable
 
@@ -87,13 +89,33 @@ def _utf8(text: str | bytes) -> bytes:
     ) from error
 
 
+def _mark(label: str) -> bytes:
+  """A label as text has it."""
+  return b"<|" + label.encode() + b"|>"
+
+
+def _checked_labels(labels: Iterable[str]) -> tuple[str, ...]:
+  labels = tuple(labels)
+  for k, label in enumerate(labels):
+    if not re.fullmatch(r"\w+", label, re.ASCII) or label in labels[:k]:
+      raise TokenError(
+        f"label {k}: found {label!r}, allowed are words of letters, digits and"
+        " _, each once"
+      )
+  return labels
+
+
 class BPETokenizer:
   """Byte-level BPE over the plain array `merges` (see `jaxnmc.io.bpe`).
+
+  Labels are tokens behind the merges that a text names: `<|alarm_set|>` is one
+  token where there is a label `alarm_set`, and plain text where there is none.
 
   Methods without more words are those of `Tokenizer`.
 
   Attributes:
     merges: int32[n, 2], the merges in the order learned.
+    labels: names of the last ids.
   """
 
   bos_id = bpe.BOS_ID
@@ -101,11 +123,12 @@ class BPETokenizer:
   pad_id = bpe.PAD_ID
   kind = "bpe"
 
-  def __init__(self, merges: np.ndarray):
+  def __init__(self, merges: np.ndarray, labels: Iterable[str] = ()):
     """Checks the merges: each may use older tokens only.
 
     Raises:
-      TokenError: the array is no valid merge list.
+      TokenError: the array is no valid merge list, or a label is no word of
+        letters, digits and `_`, or there twice.
     """
     merges = np.asarray(merges)
     if (
@@ -127,7 +150,13 @@ class BPETokenizer:
         "merges); the list is damaged or in another order"
       )
     self.merges = merges.astype(np.int32)
-    self._bytes = bpe.token_bytes(self.merges)
+    self.labels = _checked_labels(labels)
+    marks = [_mark(label) for label in self.labels]
+    self._bytes = bpe.token_bytes(self.merges) + marks
+    first = bpe.FIRST_MERGE + len(self.merges)
+    self._marks = {mark: first + k for k, mark in enumerate(marks)}
+    either = b"|".join(re.escape(mark) for mark in marks)
+    self._split = re.compile(b"(" + either + b")") if marks else None
     self._ranks = {
       (left, right): bpe.FIRST_MERGE + k
       for k, (left, right) in enumerate(self.merges.tolist())
@@ -136,31 +165,62 @@ class BPETokenizer:
 
   @classmethod
   def train(
-    cls, texts: Iterable[str | bytes], vocab_size: int
+    cls,
+    texts: Iterable[str | bytes],
+    vocab_size: int,
+    labels: Iterable[str] = (),
   ) -> "BPETokenizer":
     """Learns a vocabulary of at most `vocab_size` tokens from texts.
 
     Raises:
-      TokenError: vocab_size has no room for all bytes (259), or a text cannot
-        be encoded as UTF-8.
+      TokenError: vocab_size has no room for all bytes (259) and labels, or a
+        text cannot be encoded as UTF-8.
     """
-    if vocab_size < bpe.FIRST_MERGE:
+    labels = _checked_labels(labels)
+    least = bpe.FIRST_MERGE + len(labels)
+    if vocab_size < least:
       raise TokenError(
-        f"vocab_size: found {vocab_size}, allowed is {bpe.FIRST_MERGE} (the "
-        "special tokens and all bytes) or more"
+        f"vocab_size: found {vocab_size}, allowed is {least} (the special"
+        " tokens, all bytes and labels) or more"
       )
     words = bpe.count_words(_utf8(text) for text in texts)
-    return cls(bpe.train_merges(words, vocab_size - bpe.FIRST_MERGE))
+    return cls(bpe.train_merges(words, vocab_size - least), labels)
 
   @property
   def vocab_size(self) -> int:
-    """Number of ids: special ones, bytes and merges."""
-    return bpe.FIRST_MERGE + len(self.merges)
+    """Number of ids: special ones, bytes, merges and labels."""
+    return bpe.FIRST_MERGE + len(self.merges) + len(self.labels)
+
+  def label_id(self, label: str) -> int:
+    """The id of a label.
+
+    Raises:
+      TokenError: there is no such label; the message names the nearest.
+    """
+    found = self._marks.get(_mark(label))
+    if found is None:
+      near = difflib.get_close_matches(label, self.labels, 3, 0)
+      raise TokenError(
+        f"label {label!r}: the tokenizer has {len(self.labels)} labels and not"
+        f" this one; the nearest are {', '.join(near) or 'none'}"
+      )
+    return found
 
   def encode(self, text: str | bytes) -> np.ndarray:
     """Returns int32[n]; `decode_bytes` of it is the UTF-8 text again."""
+    data = _utf8(text)
+    if self._split is None:
+      return np.array(self._encode(data), np.int32)
     out: list[int] = []
-    for word in bpe.WORD.findall(_utf8(text)):
+    for part in self._split.split(data):
+      mark = self._marks.get(part)
+      out.extend(self._encode(part) if mark is None else [mark])
+    return np.array(out, np.int32)
+
+  def _encode(self, data: bytes) -> list[int]:
+    """Ids of bytes without labels."""
+    out: list[int] = []
+    for word in bpe.WORD.findall(data):
       ids = self._cache.get(word)
       if ids is None:
         ids = tuple(bpe.merge_word(word, self._ranks))
@@ -168,7 +228,7 @@ class BPETokenizer:
         if len(word) <= 32 and len(self._cache) < 1 << 18:
           self._cache[word] = ids
       out.extend(ids)
-    return np.array(out, np.int32)
+    return out
 
   def decode_bytes(self, ids: Iterable[int]) -> bytes:
     """Returns the exact bytes; special tokens have none.
@@ -184,12 +244,16 @@ class BPETokenizer:
     return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """Returns what rebuilds it: `format` (text) and `merges` int32[n, 2]."""
-    return {"format": np.array(BPE_FORMAT), "merges": self.merges}
+    """What rebuilds it: `format`, `merges` int32[n, 2], `labels` if any."""
+    found = {"format": np.array(BPE_FORMAT), "merges": self.merges}
+    if self.labels:
+      found["labels"] = np.array(self.labels)
+    return found
 
   def serialized(self) -> bytes:
     """Returns bytes that are equal for equal tokenizers."""
-    return BPE_FORMAT.encode() + self.merges.astype("<i4").tobytes()
+    marks = b"".join(self._marks)
+    return BPE_FORMAT.encode() + self.merges.astype("<i4").tobytes() + marks
 
   def save(self, path: str | os.PathLike) -> None:
     """Writes an npz; it appears whole or not at all.
@@ -225,8 +289,9 @@ class BPETokenizer:
         f"{path}: found arrays {sorted(arrays)} and format {found!r}, allowed "
         f"is format {BPE_FORMAT!r} with 'merges'; name the tokenizer's file"
       )
-    merges = arrays["merges"]
-    return cls(merges) if len(merges) else ByteTokenizer()
+    merges, labels = arrays["merges"], arrays.get("labels", [])
+    plain = not len(merges) and not len(labels)
+    return ByteTokenizer() if plain else cls(merges, map(str, labels))
 
 
 class ByteTokenizer(BPETokenizer):

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 def test_demo_writes_a_story(run, tmp_path):
   target = tmp_path / "demo.json"
   status, out, err = run(

@@ -40,10 +40,10 @@ def test_run_float_streams_and_reports(run, folders, tmp_path):
   "flags",
   [
     ("float",),
-    ("fake_quant",),
+    pytest.param(("fake_quant",), marks=pytest.mark.slow),
     ("fixed",),
     ("loihi", "--engine", "functional"),
-    ("loihi", "--engine", "stepped"),
+    pytest.param(("loihi", "--engine", "stepped"), marks=pytest.mark.slow),
   ],
   ids=" ".join,
 )

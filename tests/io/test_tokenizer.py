@@ -367,3 +367,39 @@ def test_absent_extra_is_named(tmp_path, monkeypatch, module, name):
   (tmp_path / name).write_text("{}")
   with pytest.raises(MissingExtra, match=r"jaxnmc\[hf\]"):
     tokenizer.load(tmp_path / name)
+
+
+# --- labels
+
+
+@given(st.lists(st.sampled_from(["<|on|>", "<|of|>", "<|", "on", " a", "é"])))
+def test_labels_are_one_token_and_text_comes_back(parts):
+  text = "".join(parts)
+  t = tokenizer.BPETokenizer.train([TEXT], 300, ("on", "off"))
+  ids = t.encode(text)
+  assert t.decode(ids) == text
+  assert (ids == t.label_id("on")).sum() == text.count("<|on|>")
+  assert (ids != t.label_id("off")).all()
+
+
+def test_labels_stand_behind_the_merges_and_are_kept(small, tmp_path):
+  t = tokenizer.BPETokenizer(small.merges, ("on", "off"))
+  assert t.vocab_size == small.vocab_size + 2
+  assert t.encode("<|off|>").tolist() == [small.vocab_size + 1]
+  assert t.encode(TEXT).tolist() == small.encode(TEXT).tolist()
+  t.save(tmp_path / "t.npz")
+  back = tokenizer.BPETokenizer.load(tmp_path / "t.npz")
+  assert back.labels == ("on", "off")
+  assert back.serialized() == t.serialized() != small.serialized()
+
+
+def test_wrong_labels(small):
+  with pytest.raises(TokenError, match=r"label 1: found 'on'.* each once"):
+    tokenizer.BPETokenizer(small.merges, ("on", "on"))
+  with pytest.raises(TokenError, match=r"label 0: found 'a b', allowed are"):
+    tokenizer.BPETokenizer(small.merges, ("a b",))
+  with pytest.raises(TokenError, match=r"allowed is 260 .*bytes and labels"):
+    tokenizer.BPETokenizer.train([TEXT], 259, ("on",))
+  t = tokenizer.BPETokenizer(small.merges, ("alarm_set", "alarm_off"))
+  with pytest.raises(TokenError, match=r"'alarm_sit'.*nearest are alarm_set,"):
+    t.label_id("alarm_sit")

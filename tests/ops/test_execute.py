@@ -43,7 +43,9 @@ def deep(layers: int, norm: str):
   return fn, plan, qparams, graph, nmc.loihi(fn, plan, placement)
 
 
-@pytest.mark.parametrize("norm", ["double", "fused"])
+@pytest.mark.parametrize(
+  "norm", [pytest.param("double", marks=pytest.mark.slow), "fused"]
+)
 def test_layers_with_other_formats_are_one_run(norm):
   fn, plan, qparams, graph, engine = deep(3, norm)
   found = layout.runs(graph)
@@ -82,7 +84,9 @@ def test_a_mask_takes_the_interpreter_and_keeps_the_integers():
   chex.assert_trees_all_equal(out[1], want[1])
 
 
-@pytest.mark.parametrize("norm", ["double", "fused"])
+@pytest.mark.parametrize(
+  "norm", [pytest.param("double", marks=pytest.mark.slow), "fused"]
+)
 @pytest.mark.parametrize("path", [0, 1, 2])
 def test_a_single_token_by_the_native_interpreter(norm, path, monkeypatch):
   """Its values, states and counts, on every instruction set."""

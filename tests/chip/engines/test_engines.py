@@ -41,8 +41,13 @@ class Case:
     return self.fixed(self.qparams, {"ids": ids}, state)
 
 
+# The other formulation is that of most tests of the commands.
 @pytest.fixture(
-  scope="module", params=[("double", "host", "fifo"), ("fused", "chip", "axon")]
+  scope="module",
+  params=[
+    pytest.param(("double", "host", "fifo"), marks=pytest.mark.slow),
+    ("fused", "chip", "axon"),
+  ],
 )
 def case(request):
   norm, head, waits = request.param

@@ -1,0 +1,1 @@
+"""Parts of edge_pipeline.py: commands, training, stages, what is shown."""

@@ -1,0 +1,156 @@
+"""What is measured after every stage, on commands nobody trained on."""
+
+import dataclasses
+import os
+import statistics
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxnmc as nmc
+from edge.commands import Corpus, question
+from jaxnmc.evaluate import intents
+from jaxnmc.io import info
+from jaxnmc.io.tokenizer import BPETokenizer
+from jaxnmc.models import gpt
+from jaxnmc.train import data
+
+_REPEATS = 21
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judge:
+  """Questions and text, the same for every stage.
+
+  Attributes:
+    tokenizer: of all models.
+    test: commands that were held out, with their intents.
+    calibration: int32[B, T], training text that ranges are measured on.
+  """
+
+  tokenizer: BPETokenizer
+  test: intents.Questions
+  calibration: np.ndarray
+
+  @classmethod
+  def of(
+    cls, corpus: Corpus, tokenizer: BPETokenizer, context: int, windows: int
+  ) -> "Judge":
+    """The judge of a corpus.
+
+    Args:
+      corpus: commands.
+      tokenizer: with their intents as labels.
+      context: ids that the models take.
+      windows: of training text, to calibrate on.
+    """
+    stream = data.pack(corpus.documents(), tokenizer)
+    size = min(context // 2, len(stream.ids) // windows)
+    rows = stream.ids[: size * windows].reshape(windows, size)
+    test = asked(tokenizer, corpus.test, context)
+    return cls(tokenizer, test, rows)
+
+  def floats(self, config: gpt.Config, params: Any) -> dict[str, Any]:
+    """Scores of a float model."""
+    run = jax.jit(nmc.reference(gpt.make(config)))
+    return intents.score(run, params, self.test).to_dict()
+
+  def integers(
+    self, config: gpt.Config, params: Any, preset: str
+  ) -> "Integers":
+    """A plan by the calibration text, the integers and their scores."""
+    fn = gpt.make(config)
+    stats = nmc.calibrate(fn)(params, [{"ids": self.calibration}])
+    plan = nmc.plan(stats, getattr(nmc.quantize, preset))
+    qparams = nmc.quantize_params(params, plan)
+    run = jax.jit(nmc.fixed(fn, plan))
+    found = intents.score(run, qparams, self.test).to_dict()
+    return Integers(fn, plan, qparams, found)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Integers:
+  """A model in integers, and how it does.
+
+  Attributes:
+    fn: model function.
+    plan: formats.
+    qparams: integer parameters.
+    score: of the test questions.
+  """
+
+  fn: Any
+  plan: Any
+  qparams: Any
+  score: dict[str, Any]
+
+
+def asked(
+  tokenizer: BPETokenizer,
+  commands,
+  context: int,
+  label=lambda command: command.intent,
+) -> intents.Questions:
+  """Commands as questions.
+
+  Args:
+    tokenizer: with a label for each.
+    commands: what was said.
+    context: ids that the model takes.
+    label: of a command.
+  """
+  texts = [question(command.text) for command in commands]
+  answers = [tokenizer.label_id(label(command)) for command in commands]
+  return intents.questions(tokenizer, texts, answers, context)
+
+
+def size(config: gpt.Config, bits: int = 32) -> dict[str, Any]:
+  """Parameters, and their megabytes at so many bits each."""
+  count = config.num_params
+  return {"parameters": count, "megabytes": count * bits / 8e6, "bits": bits}
+
+
+def arithmetic(config: gpt.Config) -> dict[str, int]:
+  """Operations of one token of the float model, by kind."""
+  return info.operations(config)
+
+
+def typical(test: intents.Questions) -> np.ndarray:
+  """The ids of a question of median length: int32[T]."""
+  order = np.argsort(test.lengths, kind="stable")
+  row = order[len(order) // 2]
+  return test.ids[row, : test.lengths[row]]
+
+
+def cpu_latency(config: gpt.Config, params: Any, ids: np.ndarray) -> dict:
+  """Time of one question on this CPU: its ids at once, and one more token.
+
+  Returns:
+    Medians in ms ("query_ms" up to the intent, "token_ms" of a next token),
+    the load of the machine and its cores; measured.
+  """
+  fn = gpt.make(config)
+  run = jax.jit(nmc.reference(fn))
+  start = gpt.init_state(config)
+  _, state = run(params, {"ids": ids}, start)
+
+  def timed(inputs, state) -> list[float]:
+    times = []
+    for _ in range(_REPEATS):
+      begin = time.perf_counter()
+      jax.block_until_ready(run(params, {"ids": inputs}, state)[0].logits)
+      times.append(1e3 * (time.perf_counter() - begin))
+    return times[1:]
+
+  timed(ids[:1], state)
+  query, token = timed(ids, start), timed(ids[:1], state)
+  return {
+    "query_ids": len(ids),
+    "query_ms": statistics.median(query),
+    "token_ms": statistics.median(token),
+    "load": os.getloadavg()[0],
+    "cpus": os.cpu_count(),
+    "label": "measured",
+  }
