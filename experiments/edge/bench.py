@@ -9,43 +9,31 @@ from edge.measure import Judge
 from jaxnmc.io.tokenizer import BPETokenizer
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+def _option(default: Any, help: str) -> Any:
+  return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclasses.dataclass(frozen=True)
 class Options:
-  """What a run is asked for; every field is a flag of the script.
+  """What a run is asked for; every field is a flag of the script."""
 
-  Attributes:
-    vocab: tokens, bytes and labels included.
-    hidden: width.
-    layers: blocks.
-    heads: of each.
-    steps: of training.
-    recover: steps after pruning.
-    tune: steps after the conversion to spikes.
-    prune_heads: share of all heads that goes.
-    prune_units: share of each layer's feed-forward units that goes.
-    ticks: of spiking attention.
-    levels: ticks of the feed-forward blocks.
-    budget: most spikes of one command.
-    asked: commands that the simulated cores read.
-    examples: new commands that are learned on the cores.
-    quick: measure on fewer commands.
-  """
-
-  vocab: int = 8192
-  hidden: int = 256
-  layers: int = 4
-  heads: int = 8
-  steps: int = 2200
-  recover: int = 300
-  tune: int = 600
-  prune_heads: float = 0.4
-  prune_units: float = 0.3
-  ticks: int = 4
-  levels: int = 8
-  budget: int = 2_000_000
-  asked: int = 4
-  examples: int = 320
-  quick: bool = False
+  vocab: int = _option(8192, "Tokens, bytes and labels included.")
+  hidden: int = _option(256, "Width.")
+  layers: int = _option(4, "Blocks.")
+  heads: int = _option(8, "Heads of each.")
+  steps: int = _option(2200, "Of training.")
+  recover: int = _option(300, "Steps after pruning.")
+  tune: int = _option(600, "Steps after the conversion to spikes.")
+  prune_heads: float = _option(0.4, "Share of all heads that goes.")
+  prune_units: float = _option(0.3, "Share of feed-forward units that goes.")
+  ticks: int = _option(4, "Of spiking attention.")
+  levels: int = _option(8, "Ticks of feed-forward blocks.")
+  budget: int = _option(2_000_000, "Most spikes of a command.")
+  calibration: int = _option(64, "Windows of training text for ranges.")
+  asked: int = _option(4, "Commands that the simulated cores read.")
+  examples: int = _option(320, "New commands learned on the chip.")
+  most_tested: int = _option(10_000, "Commands of the test that are asked.")
+  mlp_top: str = _option("p99.9", "Largest activation that blocks count to.")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -36,7 +36,12 @@ class Judge:
 
   @classmethod
   def of(
-    cls, corpus: Corpus, tokenizer: BPETokenizer, context: int, windows: int
+    cls,
+    corpus: Corpus,
+    tokenizer: BPETokenizer,
+    context: int,
+    windows: int,
+    most: int,
   ) -> "Judge":
     """The judge of a corpus.
 
@@ -45,11 +50,12 @@ class Judge:
       tokenizer: with their intents as labels.
       context: ids that the models take.
       windows: of training text, to calibrate on.
+      most: commands of the test.
     """
     stream = data.pack(corpus.documents(), tokenizer)
     size = min(context // 2, len(stream.ids) // windows)
     rows = stream.ids[: size * windows].reshape(windows, size)
-    test = asked(tokenizer, corpus.test, context)
+    test = asked(tokenizer, corpus.test[:most], context)
     return cls(tokenizer, test, rows)
 
   def floats(self, config: gpt.Config, params: Any) -> dict[str, Any]:
@@ -60,13 +66,21 @@ class Judge:
   def integers(
     self, config: gpt.Config, params: Any, preset: str
   ) -> "Integers":
-    """A plan by the calibration text, the integers and their scores."""
+    """A plan by the calibration text, the integers and their scores.
+
+    Softmax attention has no integers; its scores are those of `fake_quant`,
+    the float model on the grids of the plan.
+    """
     fn = gpt.make(config)
     stats = nmc.calibrate(fn)(params, [{"ids": self.calibration}])
     plan = nmc.plan(stats, getattr(nmc.quantize, preset))
     qparams = nmc.quantize_params(params, plan)
-    run = jax.jit(nmc.fixed(fn, plan))
-    found = intents.score(run, qparams, self.test).to_dict()
+    if config.attention == "ssa":
+      run, given, name = nmc.fixed(fn, plan), qparams, "fixed"
+    else:
+      run, given, name = nmc.fake_quant(fn, plan), params, "fake_quant"
+    score = intents.score(jax.jit(run), given, self.test).to_dict()
+    found = score | {"interpreter": name}
     return Integers(fn, plan, qparams, found)
 
 

@@ -1,0 +1,99 @@
+"""On cores: as few as hold the model, commands that they read, their cost."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxnmc as nmc
+from edge.measure import Integers
+from jaxnmc.errors import PlacementError
+from jaxnmc.evaluate.intents import Questions
+from jaxnmc.numerics.fx import codes
+from jaxnmc.report.placement import on_chips, summary
+
+ARTICLE_CORES = 12
+
+
+def place(made: Integers):
+  """(recorded graph, its placement on as few chips as do)."""
+  graph = nmc.record(made.fn, made.plan, made.qparams)
+  return graph, on_chips(graph)
+
+
+def map_figures(graph, placed) -> dict[str, Any]:
+  """What a placement takes, and what the article's twelve cores say."""
+  found = {
+    name: value
+    for name, value in summary(placed).items()
+    if not isinstance(value, (list, dict))
+  }
+  found["cores"] = len(placed.used_cores)
+  few = dataclasses.replace(
+    nmc.chip.loihi2(chips=1), cores_per_chip=ARTICLE_CORES
+  )
+  try:
+    nmc.place(graph, few)
+    found["twelve_cores"] = "fits"
+  except PlacementError as error:
+    found["twelve_cores"] = str(error)
+  return found
+
+
+def read_commands(
+  made: Integers, placed, asked: Questions, rows: Sequence[int]
+) -> dict[str, Any]:
+  """Commands read by the cores, one after the other, each from rest.
+
+  Args:
+    made: model in integers.
+    placed: where it lies.
+    asked: questions.
+    rows: which of them.
+
+  Returns:
+    How many integers equal `fixed`; the answers that were right; and the mean
+    cost of a command up to its intent (modelled from counters).
+  """
+  engine = nmc.loihi(made.fn, made.plan, placed)
+  fixed = jax.jit(nmc.fixed(made.fn, made.plan))
+  same = whole = right = 0
+  costs = []
+  for row in rows:
+    ids = asked.ids[row, : asked.lengths[row]]
+    out, _, counters = engine(made.qparams, {"ids": ids})
+    want = fixed(made.qparams, {"ids": asked.ids[row]})[0]
+    got = codes(out.logits)
+    same += int(np.sum(got == codes(want.logits)[: len(ids)]))
+    whole += int(np.size(got))
+    right += int(np.argmax(got[-1])) == int(asked.answers[row])
+    costs.append(nmc.cost(counters, placed).to_dict())
+  mean = lambda name: float(np.mean([c[name]["value"] for c in costs]))
+  return {
+    "commands": len(costs),
+    "mean_ids": float(np.mean([asked.lengths[row] for row in rows])),
+    "equal": same,
+    "integers": whole,
+    "right": right,
+    "ms": mean("ttft_ms"),
+    "uj": 1e3 * mean("run_mj"),
+    "mean_w": mean("mean_w"),
+    "peak_w": mean("peak_w"),
+    "synops_per_token": mean("synops_per_token"),
+    "memory_bytes": costs[0]["memory_bytes"]["value"],
+    "label": "modelled",
+  }
+
+
+def figures(bench, source: str) -> dict[str, Any]:
+  """Integers of a spiking model, where they lie, and commands on the cores."""
+  made = bench.judge.integers(*bench.run.model(source), "W8A16")
+  graph, placed = place(made)
+  rows = np.linspace(0, len(bench.judge.test) - 1, bench.options.asked)
+  return {
+    "score": made.score,
+    "placement": map_figures(graph, placed),
+    "cores": read_commands(made, placed, bench.judge.test, rows.astype(int)),
+  }

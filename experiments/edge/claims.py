@@ -1,0 +1,101 @@
+"""What the article says about why it works, measured on our models."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxnmc as nmc
+from edge.measure import Integers
+from jaxnmc.evaluate.intents import Questions
+from jaxnmc.models import gpt
+
+NEAR_ZERO = 0.01
+
+
+def softmax_sparsity(
+  config: gpt.Config, params: Any, ids: np.ndarray
+) -> dict[str, Any]:
+  """How much of softmax attention is near zero, over pairs that are seen.
+
+  Args:
+    config: of a model with softmax attention and no rotary positions.
+    params: its float parameters.
+    ids: int[B, T].
+
+  Returns:
+    "near_zero": share of weights below 1 %, of tokens that see at least eight;
+    "strongest": mean of the largest weight of a token; "effective": mean of
+    exp(entropy), the number of tokens that attention is spread over.
+  """
+  run = jax.jit(nmc.reference(gpt.make(config), taps=True))
+  taps = run(params, {"ids": ids})[2]
+  near, strongest, effective = [], [], []
+  for layer in range(config.num_layers):
+    q, k = (
+      np.asarray(taps[f"layers.{layer}.attn.{n}"], np.float64) for n in "qk"
+    )
+    heads = lambda x: x.reshape(*x.shape[:2], -1, config.head_size)
+    scores = np.einsum("bthd,bshd->bhts", heads(q), heads(k))
+    scores /= np.sqrt(config.head_size)
+    length = scores.shape[-1]
+    scores = np.where(np.tri(length, dtype=bool), scores, -np.inf)
+    p = np.exp(scores - scores.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    rows = p[:, :, 7:]
+    seen = np.tri(length, dtype=bool)[7:]
+    near.append(np.mean((rows < NEAR_ZERO)[..., seen]))
+    strongest.append(np.mean(rows.max(-1)))
+    logs = np.log(np.where(rows > 0, rows, 1))
+    effective.append(np.mean(np.exp(-np.sum(rows * logs, -1))))
+  return {
+    "near_zero": float(np.mean(near)),
+    "strongest": float(np.mean(strongest)),
+    "effective": float(np.mean(effective)),
+    "by_layer": [float(x) for x in near],
+    "label": "measured",
+  }
+
+
+def by_length(
+  made: Integers, placed: Any, asked: Questions, lengths: Sequence[int]
+) -> dict[str, Any]:
+  """Energy, time and work of commands of different lengths, on the cores.
+
+  The same tokens are read longer and longer, so that nothing else changes.
+
+  Args:
+    made: model in integers.
+    placed: where it lies.
+    asked: questions; the longest one is read.
+    lengths: how many of its ids.
+
+  Returns:
+    "rows" {"ids", "ms", "uj", "synops"} (modelled from counters), and a line
+    through the energies: "fixed_uj" of a command of no ids, "uj_per_id".
+  """
+  row = int(np.argmax(asked.lengths))
+  engine = nmc.loihi(made.fn, made.plan, placed)
+  rows = []
+  for length in sorted({min(n, int(asked.lengths[row])) for n in lengths}):
+    ids = asked.ids[row, :length]
+    counters = engine(made.qparams, {"ids": ids})[2]
+    cost = nmc.cost(counters, placed)
+    rows.append(
+      {
+        "ids": length,
+        "ms": cost.ttft_ms.value,
+        "uj": 1e3 * cost.run_mj.value,
+        "synops": cost.synops_per_token.value * length,
+      }
+    )
+  slope, fixed = np.polyfit(
+    [r["ids"] for r in rows], [r["uj"] for r in rows], 1
+  )
+  return {
+    "rows": rows,
+    "uj_per_id": float(slope),
+    "fixed_uj": float(fixed),
+    "label": "modelled",
+  }
