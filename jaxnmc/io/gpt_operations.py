@@ -25,9 +25,10 @@ def operations(config: gpt.Config) -> dict[str, int]:
   dense, ternary = size("dense"), size("matrix")
   if config.tie_word_embeddings:
     dense += config.vocab_size * config.hidden_size
-  pairs = config.num_layers * config.num_heads * config.context
+  heads = sum(layer.num_heads for layer in config.layers)
+  pairs = heads * config.context
   if config.attention == "ssa":
-    width = config.num_layers * config.num_heads * config.head_size
+    width = heads * config.head_size
     mixing = {
       "spiking_attention_adds": 2 * width * config.head_size * config.ticks,
       "spiking_attention_compares": 4
@@ -42,7 +43,8 @@ def operations(config: gpt.Config) -> dict[str, int]:
     }
   # Counts of SwiGLU have a sign.
   sides = 2 if config.mlp == "swiglu" else 1
-  compares = config.num_layers * config.mlp_size * (config.mlp_ticks or 0)
+  units = sum(layer.mlp_size for layer in config.layers)
+  compares = units * (config.mlp_ticks or 0)
   found = {
     "ternary_adds": ternary,
     "dense_multiply_adds": dense,

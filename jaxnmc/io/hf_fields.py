@@ -20,6 +20,14 @@ TOKEN_IDS: Mapping[str, tuple[str, tuple[type, ...]]] = {
   for field in ("bos_token_id", "eos_token_id", "pad_token_id")
 }
 
+# Of our transformers: what no layout has but one value for.
+DENSE: Mapping[str, tuple[Any, ...]] = {
+  "attention": ("softmax",),
+  "mlp_ticks": (None,),
+  "heads_per_layer": (None,),
+  "intermediate_per_layer": (None,),
+}
+
 # Computations that no layout of ours has.
 FIXED: Mapping[str, tuple[Any, ...]] = {
   "is_encoder_decoder": (False,),

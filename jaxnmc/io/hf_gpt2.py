@@ -126,7 +126,7 @@ def misfit(config: Any) -> str | None:
   """Why a config is no GPT-2, or None."""
   wanted = {"mlp": tuple(_ACTIVATIONS.values()), "head_bias": (False,)}
   wanted |= {field: (value,) for field, value in _OPTIONS.items()}
-  wanted |= {"ternary": (False,)}
+  wanted |= {"ternary": (False,), **hf_fields.DENSE}
   if isinstance(config, gpt.Config):
     width = config.hidden_size // config.num_heads
     wanted |= {"num_kv_heads": (None, config.num_heads)}

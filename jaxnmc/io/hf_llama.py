@@ -141,6 +141,7 @@ def misfit(config: Any) -> str | None:
     "rotary_pairs": ("halves",),
     "head_bias": (False,),
     "ternary": (False,),
+    **hf_fields.DENSE,
   }
   return hf_fields.misfit(config, gpt.Config, wanted)
 

@@ -85,8 +85,12 @@ def to_json(config: Any) -> dict[str, Any]:
   name = family_of(config).name
   fields = dataclasses.asdict(config)
   # As they come back from a file, which has no tuples.
-  lists = {k: list(v) for k, v in fields.items() if isinstance(v, tuple)}
+  lists = {k: _lists(v) for k, v in fields.items() if isinstance(v, tuple)}
   return ({} if name == DEFAULT else {"model": name}) | fields | lists
+
+
+def _lists(value: Any) -> Any:
+  return [_lists(v) for v in value] if isinstance(value, tuple) else value
 
 
 def from_json(fields: Any, where: str, name: str | None = None) -> Any:

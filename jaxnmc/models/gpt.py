@@ -195,7 +195,7 @@ def block(ops, config: Config, p, r, places: Places, state=None):
 
   Args:
     ops: an interpreter, inside of the layer's scope.
-    config: sizes and options.
+    config: sizes and options, of the layer (`Config.layer`).
     p: parameters of the layer.
     r: residual stream [T, ..., D].
     places: of the tokens.
@@ -251,7 +251,7 @@ def make(config: Config):
     for index, p in enumerate(params["layers"]):
       old = None if state is None else state["layers"][index]
       with ops.layer(index):
-        r, memory = block(ops, config, p, r, places, old)
+        r, memory = block(ops, config.layer(index), p, r, places, old)
       layers.append(memory)
     x = _norm(ops, config, "norm", params["norm"], r)
     logits = _head(ops, config, params, x)
@@ -271,9 +271,7 @@ def parameters(config: Config) -> tuple[Parameter, ...]:
   Projections that add to the residual stream begin smaller, by sqrt(2 L), so
   that the stream does not grow with the depth (Radford et al. 2019).
   """
-  d, i, v = config.hidden_size, config.mlp_size, config.vocab_size
-  size = config.head_size
-  q, kv = config.num_heads * size, config.kv_heads * size
+  d, v = config.hidden_size, config.vocab_size
   std = config.initializer_range
   rows: list[Parameter] = []
 
@@ -291,17 +289,18 @@ def parameters(config: Config) -> tuple[Parameter, ...]:
       rows.append(Parameter(path + ".norm", (inp,), "gain"))
 
   added = std / (2 * config.num_layers) ** 0.5
-  mlp = [("up", i, d, std), ("down", d, i, added)]
-  if config.mlp == "swiglu":
-    mlp = [("gate", i, d, std), *mlp]
-  attn = [("q", q, d, std), ("k", kv, d, std), ("v", kv, d, std)]
-  attn.append(("o", d, q, added))
-
   rows.append(Parameter("embed.weight", (v, d), "table", std))
   if config.positions == "learned":
     shape = (config.context, d)
     rows.append(Parameter("positions.weight", shape, "table", std))
-  for layer in range(config.num_layers):
+  for layer, here in enumerate(config.layers):
+    i, size = here.mlp_size, here.head_size
+    q, kv = here.num_heads * size, here.kv_heads * size
+    mlp = [("up", i, d, std), ("down", d, i, added)]
+    if config.mlp == "swiglu":
+      mlp = [("gate", i, d, std), *mlp]
+    attn = [("q", q, d, std), ("k", kv, d, std), ("v", kv, d, std)]
+    attn.append(("o", d, q, added))
     if config.attention == "ssa":
       rows.extend(
         Parameter(f"layers.{layer}.attn.ssa.{name}", (q,), "threshold")
@@ -365,25 +364,25 @@ def init_state(config: Config, batch: tuple[int, ...] = ()) -> dict[str, Any]:
   {"sums": that memory, "past": [k, v]}, float32[*batch, H h] of 1 ... W tokens
   ago.
   """
-  width = config.kv_heads * config.head_size
   empty = lambda *shape: jnp.zeros((*batch, *shape), jnp.float32)
 
-  def memory(width: int):
+  def memory(config, width: int):
     sums = empty(width * config.head_size)
     if config.windows is None:
       return sums
     ages = range(widest(config.windows))
     return {"sums": sums, "past": [[empty(width) for _ in ages] for _ in "kv"]}
 
-  def layer():
+  def layer(config: Config):
+    width = config.kv_heads * config.head_size
     if config.attention == "softmax":
       return {name: empty(config.context, width) for name in "kv"}
     return {
       "seen": empty(width),
-      "memory": [memory(width) for _ in range(config.ticks)],
+      "memory": [memory(config, width) for _ in range(config.ticks)],
     }
 
   return {
     "position": jnp.zeros(batch, jnp.int32),
-    "layers": [layer() for _ in range(config.num_layers)],
+    "layers": [layer(here) for here in config.layers],
   }

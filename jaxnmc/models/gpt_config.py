@@ -1,6 +1,7 @@
 """Sizes and options of the decoder-only transformer."""
 
 import dataclasses
+from typing import Any
 
 from jaxnmc.errors import ConfigError
 from jaxnmc.models.spiking import NEURONS
@@ -19,6 +20,7 @@ CHOICES = {
   "neuron": NEURONS,
 }
 MAX_TICKS = 64
+Windows = tuple[int | None, ...]
 _FLAGS = (
   "signed",
   "block_norms",
@@ -27,6 +29,10 @@ _FLAGS = (
   "tie_word_embeddings",
   "ternary",
 )
+
+
+def _whole(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,11 @@ class Config:
     head_dim: width of a head h, or None for D / H.
     intermediate_size: width I of the channel mixer, or None for the multiple
       of 32 at or above 8 D / 3 (SwiGLU) or 4 D (else, about as many weights).
+    heads_per_layer: query heads of each layer, at most H, where a pruned model
+      has fewer in some; each head of keys and values that is left has as many
+      query heads as before.  None: H everywhere.
+    intermediate_per_layer: width of each channel mixer of a pruned model.
+      None: I everywhere.
     max_position_embeddings: most tokens of a sequence C; the size of the
       memory of keys and values.
     norm: "rms" (RMSNorm) or "layer" (LayerNorm).
@@ -60,7 +71,7 @@ class Config:
     neuron: of "ssa": "lif" or "if".
     signed: its spikes are -1, 0 and 1; else 0 and 1.
     windows: how many of the last tokens each of its heads remembers, null for
-      all; None: all remember all.
+      all; or such a list for each layer; None: all remember all.
     mlp_ticks: ticks of spiking feed-forward blocks; None: they do not spike.
     bias: projections have biases.
     head_bias: a head of its own has one, too.
@@ -86,6 +97,8 @@ class Config:
   num_kv_heads: int | None = None
   head_dim: int | None = None
   intermediate_size: int | None = None
+  heads_per_layer: tuple[int, ...] | None = None
+  intermediate_per_layer: tuple[int, ...] | None = None
   max_position_embeddings: int = 1024
   norm: str = "rms"
   block_norms: bool = True
@@ -97,7 +110,7 @@ class Config:
   ticks: int = 4
   neuron: str = "lif"
   signed: bool = False
-  windows: tuple[int | None, ...] | None = None
+  windows: Windows | tuple[Windows, ...] | None = None
   mlp_ticks: int | None = None
   bias: bool = False
   head_bias: bool = False
@@ -126,8 +139,6 @@ class Config:
         )
     for field in ("ticks", "mlp_ticks"):
       self._ticks(field)
-    if self.windows is not None:
-      self._windows()
     for field in _FLAGS:
       value = getattr(self, field)
       if not isinstance(value, bool):
@@ -146,10 +157,13 @@ class Config:
         f" {_MAX_SIZE}; found {self.rope_theta!r}"
       )
     self._together()
+    self._per_layer()
+    if self.windows is not None:
+      self._windows()
 
   def _size(self, field: str, more: str = "") -> None:
     value = getattr(self, field)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not _whole(value) or value < 1:
       raise ConfigError(
         f"config field {field!r} must be a positive integer{more}; found"
         f" {value!r}"
@@ -164,31 +178,72 @@ class Config:
     value = getattr(self, field)
     if field == "mlp_ticks" and value is None:
       return
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not 1 <= value <= MAX_TICKS:
+    if not _whole(value) or not 1 <= value <= MAX_TICKS:
       raise ConfigError(
         f"config field {field!r} must be a whole number from 1 to {MAX_TICKS};"
         f" found {value!r}"
       )
 
-  def _windows(self) -> None:
-    """JSON has lists; a config is hashable."""
-    found = self.windows
-    size = self.max_position_embeddings
-    rows = list(found) if isinstance(found, list | tuple) else [0]
-    fits = lambda w: (
-      isinstance(w, int) and not isinstance(w, bool) and 1 <= w <= size
-    )
-    if len(rows) != self.num_heads or not all(
-      w is None or fits(w) for w in rows
+  def _per_layer(self) -> None:
+    """Heads and widths of the layers of a pruned model."""
+    group = self.num_heads // self.kv_heads
+    for field, usual, top, step in (
+      ("heads_per_layer", self.num_heads, self.num_heads, group),
+      ("intermediate_per_layer", self.mlp_size, _MAX_SIZE, 1),
     ):
+      found = getattr(self, field)
+      if found is None:
+        continue
+      rows = list(found) if isinstance(found, list | tuple) else []
+      if len(rows) != self.num_layers or not all(
+        _whole(n) and step <= n <= top and n % step == 0 for n in rows
+      ):
+        what = "whole numbers" if step == 1 else f"multiples of {step}"
+        raise ConfigError(
+          f"config field {field!r} must be null or a list of {self.num_layers}"
+          f" ('num_layers') {what} from {step} to {top}; found {found!r}"
+        )
+      # JSON has lists; a config is hashable.
+      same = all(n == usual for n in rows)
+      object.__setattr__(self, field, None if same else tuple(rows))
+    if self.heads_per_layer is not None and self.head_dim is None:
       raise ConfigError(
-        f"config field 'windows' must be null or a list of {self.num_heads}"
-        f" ('num_heads') whole numbers from 1 to {size}, or nulls; found"
+        "config field 'head_dim' must be given when 'heads_per_layer' is: heads"
+        " that are left do not fill 'hidden_size'; found null"
+      )
+
+  def _windows(self) -> None:
+    """Of each head, or of each head of each layer."""
+    found, heads = self.windows, self._heads
+    nested = isinstance(found, list | tuple) and any(
+      isinstance(row, list | tuple) for row in found
+    )
+    if not nested and self.heads_per_layer is not None:
+      raise ConfigError(
+        "config field 'windows' must be null or a list of"
+        f" {self.num_layers} ('num_layers') lists, one per layer, when"
+        f" 'heads_per_layer' is given; found {found!r}"
+      )
+    rows: list[Any] = list(found or ()) if nested else [found] * len(heads)
+    size = self.max_position_embeddings
+    fits = lambda w: w is None or (_whole(w) and 1 <= w <= size)
+    if len(rows) != len(heads) or not all(
+      isinstance(row, list | tuple) and len(row) == n and all(map(fits, row))
+      for row, n in zip(rows, heads)
+    ):
+      counts = self.heads_per_layer or self.num_heads
+      name = "heads_per_layer" if self.heads_per_layer else "num_heads"
+      many = f"{len(heads)} lists of " if nested else ""
+      raise ConfigError(
+        f"config field 'windows' must be null or a list of {many}{counts}"
+        f" ({name!r}) whole numbers from 1 to {size}, or nulls; found"
         f" {found!r}"
       )
-    whole = all(w is None for w in rows)
-    object.__setattr__(self, "windows", None if whole else tuple(rows))
+    table = tuple(tuple(row) for row in rows)
+    same = all(row == table[0] for row in table)
+    kept = table[0] if same and self.heads_per_layer is None else table
+    whole = all(w is None for row in table for w in row)
+    object.__setattr__(self, "windows", None if whole else kept)
 
   def _together(self) -> None:
     """Fields that depend on each other."""
@@ -230,9 +285,49 @@ class Config:
         " dense projections have no norms of their own"
       )
 
+  def layer(self, index: int) -> "Config":
+    """What a model has whose layers are all like this one.
+
+    Args:
+      index: of the layer, from 0.
+
+    Returns:
+      A config without fields per layer; this one, where it has none.
+    """
+    windows = self.windows
+    nested = windows is not None and isinstance(windows[0], tuple)
+    if nested:
+      windows = windows[index]  # type: ignore[index, assignment]
+    elif self.heads_per_layer is self.intermediate_per_layer is None:
+      return self
+    heads, kv = self._heads[index], self.num_kv_heads
+    if kv is not None:
+      kv = heads * kv // self.num_heads
+    width = self.intermediate_per_layer
+    return dataclasses.replace(
+      self,
+      num_heads=heads,
+      num_kv_heads=kv,
+      head_dim=self.head_size,
+      intermediate_size=self.mlp_size if width is None else width[index],
+      heads_per_layer=None,
+      intermediate_per_layer=None,
+      windows=windows,
+    )
+
+  @property
+  def layers(self) -> tuple["Config", ...]:
+    """`layer` of each layer."""
+    return tuple(self.layer(index) for index in range(self.num_layers))
+
+  @property
+  def _heads(self) -> tuple[int, ...]:
+    """Query heads of each layer."""
+    return self.heads_per_layer or (self.num_heads,) * self.num_layers
+
   @property
   def kv_heads(self) -> int:
-    """Heads of keys and values."""
+    """Heads of keys and values (of a layer that is not pruned)."""
     return self.num_kv_heads or self.num_heads
 
   @property
@@ -242,7 +337,7 @@ class Config:
 
   @property
   def mlp_size(self) -> int:
-    """Width of the channel mixer I."""
+    """Width of the channel mixer I (of a layer that is not pruned)."""
     if self.intermediate_size is not None:
       return self.intermediate_size
     if self.mlp != "swiglu":
@@ -257,7 +352,20 @@ class Config:
   @property
   def num_params(self) -> int:
     """Number of parameters, embedding, head and gains included."""
-    d, i, v = self.hidden_size, self.mlp_size, self.vocab_size
+    d, v = self.hidden_size, self.vocab_size
+    norm = d if self.norm == "rms" else 2 * d
+    head = 0 if self.tie_word_embeddings else v * d + d * self.ternary
+    head += v * self.head_bias
+    learned = self.context * d if self.positions == "learned" else 0
+    blocks = sum(
+      layer._block_params + 2 * norm * self.block_norms for layer in self.layers
+    )
+    return v * d + learned + blocks + norm + head
+
+  @property
+  def _block_params(self) -> int:
+    """Number of parameters of one layer, without its norms."""
+    d, i = self.hidden_size, self.mlp_size
     q, kv = self.num_heads * self.head_size, self.kv_heads * self.head_size
     shapes = [(q, d), (kv, d), (kv, d), (d, q), (i, d), (d, i)]
     if self.mlp == "swiglu":
@@ -271,12 +379,7 @@ class Config:
       block += 4 * q
     if self.mlp_ticks is not None:
       block += self.mlp_ticks * i
-    norm = d if self.norm == "rms" else 2 * d
-    block += 2 * norm * self.block_norms
-    head = 0 if self.tie_word_embeddings else v * d + d * self.ternary
-    head += v * self.head_bias
-    learned = self.context * d if self.positions == "learned" else 0
-    return v * d + learned + self.num_layers * block + norm + head
+    return block
 
 
 GPT2 = Config(

@@ -29,7 +29,7 @@ from jax import numpy as jnp
 
 from jaxnmc.errors import ConfigError
 from jaxnmc.models import gpt, spiking
-from jaxnmc.models.gpt_config import Config
+from jaxnmc.models.gpt_config import Config, Windows
 from jaxnmc.ops.reference import Reference, gelu
 from jaxnmc.spike import checks, thresholds
 
@@ -49,7 +49,8 @@ class Recipe:
     ticks: of the neurons of attention; None: attention stays as it is.
     neuron: of attention, one of `spiking.NEURONS`.
     signed: its spikes are -1, 0 and 1; else 0 and 1.
-    windows: how many tokens each head remembers, None for all; or None.
+    windows: how many tokens each head remembers, None for all; where heads
+      were pruned, such a tuple for each layer; or None.
     positions: "rotary", "learned" or "none"; None: as the model has them.
     share: percentile of a drive's magnitude that is two thresholds high.
     mlp_ticks: of the neurons of feed-forward blocks; None: they stay.
@@ -61,7 +62,7 @@ class Recipe:
   ticks: int | None = 4
   neuron: str = "lif"
   signed: bool = False
-  windows: tuple[int | None, ...] | None = None
+  windows: Windows | tuple[Windows, ...] | None = None
   positions: str | None = None
   share: float = 99.0
   mlp_ticks: int | None = 8
@@ -102,17 +103,17 @@ def convert(
   ids = jnp.asarray(np.asarray(ids).T, jnp.int32)
   given, mine = stream(config, params, ids), stream(made, params, ids)
   layers = []
-  for p in params["layers"]:
-    wanted = values(config, p, given, ids)
+  for old, new, p in zip(config.layers, made.layers, params["layers"]):
+    wanted = values(old, p, given, ids)
     layer = dict(p)
     if how.ticks is not None:
-      here = values(config, p, mine, ids)
-      layer["attn"] = _ssa(made, p["attn"], here, wanted["mid"] - mine, how)
+      here = values(old, p, mine, ids)
+      layer["attn"] = _ssa(new, p["attn"], here, wanted["mid"] - mine, how)
     if how.mlp_ticks is not None:
-      half = dataclasses.replace(made, mlp_ticks=config.mlp_ticks)
+      half = dataclasses.replace(new, mlp_ticks=config.mlp_ticks)
       here = values(half, layer, mine, ids)
       layer["mlp"] = _counts(config.mlp, p["mlp"], here, how)
-    given, mine = wanted["out"], values(made, layer, mine, ids)["out"]
+    given, mine = wanted["out"], values(new, layer, mine, ids)["out"]
     layers.append(layer)
     progress(1)
   kept = {k: v for k, v in params.items() if k != "positions"}
@@ -189,7 +190,7 @@ def values(config: Config, p, r, ids) -> dict[str, jax.Array]:
   """Values of all sites of one layer; equal layers are compiled once.
 
   Args:
-    config: of a transformer.
+    config: of the layer (`Config.layer`).
     p: float parameters of the layer.
     r: residual stream in front of it, float[T, B, D].
     ids: int32[T, B], for the places of the tokens.
@@ -206,7 +207,7 @@ def _ssa(made: Config, p: Mapping, here, wanted, how: Recipe) -> dict:
   """Parameters of one attention.
 
   Args:
-    made: of the spiking model.
+    made: of the layer in the spiking model.
     p: parameters of the attention with softmax.
     here: values of its sites.
     wanted: what is to be added to the stream, [T, B, D].

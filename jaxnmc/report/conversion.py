@@ -136,18 +136,20 @@ def layers(
   ids = jnp.asarray(np.asarray(ids).T, jnp.int32)
   given = to_spikes.stream(old, given_params, ids)
   mine = to_spikes.stream(new, mine_params, ids)
-  measure = jax.jit(functools.partial(_layer, old, new, ids))
+  measure = jax.jit(functools.partial(_layer, ids), static_argnums=(0, 1))
   rows = []
   pairs = zip(given_params["layers"], mine_params["layers"], strict=True)
   for index, (p, q) in enumerate(pairs):
-    figures, given, mine = measure(p, q, given, mine)
+    figures, given, mine = measure(
+      *(old.layer(index), new.layer(index), p, q, given, mine)
+    )
     found = jax.tree.map(float, jax.device_get(figures))
     rows.append({"layer": index, **found})
     progress(1)
   return rows
 
 
-def _layer(old: Config, new: Config, ids, p, q, given, mine):
+def _layer(ids, old: Config, new: Config, p, q, given, mine):
   """(figures of one layer, the stream of both models behind it)."""
   wanted = to_spikes.values(old, p, given, ids)
   got = to_spikes.values(new, q, mine, ids)
