@@ -1,0 +1,4 @@
+"""Smaller models: vocabularies that are cut.
+
+Pure functions on configs, parameters and plain tables.
+"""
