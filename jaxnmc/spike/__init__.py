@@ -3,8 +3,8 @@
 `surrogates`, `neurons` (IF, LIF), `signed` (ST-BIF), `cuba` and `delayed`
 (neurons of SLAYER and snnTorch), `codes`, `qcfs` and `thresholds` (conversion),
 `temporal` (differences), `attention`, `ssa`, `sdsa`, `norms`, and `energy`.
-`interpreter` runs a whole model as spikes (`jaxnmc.spiking`), `traffic` says
-what it sent.
+`readout` makes a token of ticks.  `interpreter` runs a whole model as spikes
+(`jaxnmc.spiking`), `traffic` says what it sent.
 """
 
 from jaxnmc.spike.cuba import CubaLIF
