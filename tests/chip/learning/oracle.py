@@ -137,3 +137,46 @@ def delta_step(w, b, h, target, n, f, rule, rows=None):
       count["saturations"] += held != new
       b[i] = held
   return winner(z), count
+
+
+# --- 5
+
+
+def tz(x, k):
+  return (1 if x >= 0 else -1) * (abs(x) >> k)
+
+
+def three_factor_step(w, pre, post, x0, y0, third, n, rule):
+  """One time step: changes w in place; returns (pre, post, counts)."""
+  x1 = [tz(v * rule["pre"]["keep"], 12) for v in pre]
+  y1 = [tz(v * rule["post"]["keep"], 12) for v in post]
+  s, high = rule["shift"], 2 ** (rule["weight_bits"] - 1) - 1
+  names = ("updates", "writes", "randoms", "saturations")
+  count = dict.fromkeys(names, 0)
+  for i in range(len(w)):
+    for j in range(len(x0)):
+      seen = {"x0": x0[j], "x1": x1[j], "y0": y0[i], "y1": y1[i]}
+      seen |= {"r": third[i], "w": w[i][j]}
+      total = 0
+      for term in rule["terms"]:
+        product = term["scale"]
+        for name in term["factors"]:
+          product *= seen[name]
+        total += product
+      if rule["rounding"] == "nearest":
+        change = r(total, s)
+      else:
+        change = round_by(total, s, word(rule["seed"], n, i, j))
+        count["randoms"] += total != 0 and s > 0
+      held = clip(w[i][j] + change, -high, high)
+      count["updates"] += total != 0
+      count["writes"] += held != w[i][j]
+      count["saturations"] += held != w[i][j] + change
+      w[i][j] = held
+
+  def after(old, now, trace):
+    top = trace["top"]
+    pairs = zip(old, now)
+    return [clip(a + trace["impulse"] * b, -top, top) for a, b in pairs]
+
+  return after(x1, x0, rule["pre"]), after(y1, y0, rule["post"]), count
