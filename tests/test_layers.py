@@ -33,6 +33,7 @@ CHIP = (
   ("routing",),
   ("counting",),
   ("circuits", "costs", "engines", "outline"),
+  ("learning",),
   ("presets", "__init__"),
 )
 

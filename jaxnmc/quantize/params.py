@@ -188,6 +188,27 @@ def quantize_params(params, plan: Plan) -> QParams:
   return QParams(jax.device_put(tree), plan.fingerprint, digest)
 
 
+def with_dense(qparams: QParams, name: str, codes, bias=None) -> QParams:
+  """The same parameters with other integers in one dense layer.
+
+  Args:
+    qparams: integer parameters; the layer is a name of their tree.
+    name: of the layer.
+    codes: int8[out, in], in the layer's format.
+    bias: int32[out], in that of its bias; None: the bias stays as it is.
+
+  Returns:
+    `QParams` of the same plan with a fingerprint of their own.
+  """
+  layer = dict(qparams.tree[name])
+  codes = np.asarray(codes, np.int8)
+  layer["weight"] = layer["weight"].replace(codes=codes, l1=_l1(codes))
+  if bias is not None:
+    layer["bias"] = layer["bias"].replace(q=np.asarray(bias, np.int32))
+  tree = {**qparams.tree, name: layer}
+  return QParams(jax.device_put(tree), qparams.plan, _digest(tree))
+
+
 def memory_bytes(qparams: QParams) -> dict[str, int]:
   """Bytes of the integers, as `ternary_packed` and `other`.
 
