@@ -102,7 +102,7 @@ def _bench() -> Bench:
   return Bench(options, corpus, tokenizer, judge, Run(folder, len(STAGES)))
 
 
-STAGES = ("baseline", "quantise", "spikes", "map", "profile")
+STAGES = ("baseline", "prune", "quantise", "spikes", "map", "profile")
 
 
 def run() -> dict:
@@ -117,12 +117,15 @@ def run() -> dict:
   data |= some("most_tested") | {"smoke": _SMOKE.value, "seed": _SEED.value}
   stage("baseline", data, lambda place: floats.baseline(bench, place))
   stage(
-    "quantise", {}, lambda place: formats.quantise(bench, "baseline", place)
+    "prune",
+    some("prune_heads", "prune_units", "recover"),
+    lambda place: floats.prune(bench, "baseline", place),
   )
+  stage("quantise", {}, lambda place: formats.quantise(bench, "prune", place))
   stage(
     "spikes",
     some("ticks", "levels", "tune", "mlp_top"),
-    lambda place: spikes.convert(bench, "baseline", place),
+    lambda place: spikes.convert(bench, "prune", place),
   )
   stage("map", some("asked"), lambda place: chip.figures(bench, "spikes"))
   return bench.run.results | {

@@ -5,6 +5,7 @@ from typing import Any
 
 from edge import measure, stages, teach
 from edge.bench import Bench
+from jaxnmc.compress import heads, shrink, units
 
 _LR = 2e-3
 _RECOVERY_LR = 5e-4
@@ -22,6 +23,25 @@ def baseline(bench: Bench, place: pathlib.Path) -> dict[str, Any]:
   params = bench.teach(place, config, None, options.steps, _LR)
   stages.keep(place, config, params)
   return figures(bench, config, params)
+
+
+def prune(bench: Bench, source: str, place: pathlib.Path) -> dict[str, Any]:
+  """Takes heads and units out, and trains what is left for a while."""
+  options = bench.options
+  config, params = bench.run.model(source)
+  kept = {
+    "heads": heads.keep(config, params, options.prune_heads),
+    "units": units.keep(config, params, options.prune_units),
+  }
+  small, left = shrink.shrink(config, params, **kept)
+  found = {
+    "left": {name: [int(m.sum()) for m in kept[name]] for name in kept},
+    "of": {name: [len(m) for m in kept[name]] for name in kept},
+    "cut": bench.judge.floats(small, left),
+  }
+  left = bench.teach(place, small, left, options.recover, _RECOVERY_LR)
+  stages.keep(place, small, left)
+  return found | figures(bench, small, left)
 
 
 def figures(bench: Bench, config, params) -> dict[str, Any]:

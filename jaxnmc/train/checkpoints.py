@@ -162,7 +162,7 @@ class Checkpoints:
   def _check(self, step: int, found: dict[str, Any]) -> None:
     wanted = self._fingerprint
     names = sorted(set(found) | set(wanted))
-    bad = [n for n in names if found.get(n) != wanted.get(n)]
+    bad = [n for n in names if _given(found.get(n)) != _given(wanted.get(n))]
     if bad:
       said = "; ".join(
         f"{n}: checkpoint {found.get(n)!r}, now {wanted.get(n)!r}" for n in bad
@@ -203,3 +203,10 @@ def _quiet() -> Iterator[None]:
     yield
   finally:
     logger.setLevel(level)
+
+
+def _given(value: Any) -> Any:
+  """Without fields that are None: a config of an older version lacks them."""
+  if not isinstance(value, dict):
+    return value
+  return {k: x for k, x in value.items() if x is not None}
