@@ -9,10 +9,9 @@ from jax import numpy as jnp
 
 import jaxnmc as nmc
 from jaxnmc.evaluate import closeness
-from jaxnmc.models import gpt
+from jaxnmc.models import gpt, spike_counts
 
 HIDDEN = "norm"  # the site in front of the head
-SPIKES = ("q", "k", "v")
 
 
 def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -25,8 +24,7 @@ def beside(config: gpt.Config, teacher: gpt.Config) -> Callable:
   """The run that `closeness.Comparison` takes, params (student, teacher).
 
   Per id it counts the cosine of the last hidden states and of the logits, and
-  spikes per neuron and tick: of q, k and v, and of counts of the attention
-  and the feed-forward blocks, means over layers.
+  spikes per neuron and tick, by site, means over layers.
   """
   ours = nmc.reference(gpt.make(config), taps=True)
   theirs = nmc.reference(gpt.make(teacher), taps=True)
@@ -39,17 +37,11 @@ def beside(config: gpt.Config, teacher: gpt.Config) -> Callable:
       "logits": _cosine(out.logits, wanted.logits),
     }
     rates: dict[str, list] = {}
-    for path, value in taps.items():
-      name = path.rpartition("layers.")[2].partition(".")[2]
-      # [B, T, n] of spikes, or of their sum over the ticks.
-      rate = lambda ticks, value=value: jnp.mean(jnp.abs(value), -1) / ticks
-      for one in SPIKES:
-        if f"attn.ssa.{one}_spikes." in name:
-          rates.setdefault(one, []).append(rate(1))
-      if name == "attn.ssa.counts":
-        rates.setdefault("out", []).append(rate(config.ticks))
-      if name == "mlp.counts":
-        rates.setdefault("mlp", []).append(rate(config.mlp_ticks))
+    layers = zip(params[0]["layers"], spike_counts.by_layer(taps), strict=True)
+    for p, values in layers:
+      for name, x in spike_counts.counts_of(config, p, values).items():
+        ticks = config.mlp_ticks if name == "mlp" else config.ticks
+        rates.setdefault(name, []).append(jnp.mean(x, -1) / ticks)
     found |= {f"rate {k}": sum(v) / len(v) for k, v in rates.items()}
     return out, state, found
 

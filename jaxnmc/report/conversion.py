@@ -28,11 +28,11 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxnmc.errors import ConfigError
-from jaxnmc.models import spiking, to_spikes
+from jaxnmc.models import spike_counts, to_spikes
 from jaxnmc.models.gpt_config import Config
-from jaxnmc.ops.reference import Reference, gelu
+from jaxnmc.ops.reference import gelu
 from jaxnmc.report import tables
-from jaxnmc.spike import qcfs, surrogates
+from jaxnmc.spike import qcfs
 
 __all__ = ["layers", "parts", "show"]
 
@@ -157,7 +157,7 @@ def _layer(ids, old: Config, new: Config, p, q, given, mine):
   if new.attention != old.attention:
     found["attention"] = {
       "error": _relative(got["mid"] - wanted["mid"], wanted["mid"] - mine),
-      "rates": _rates(new, q["attn"]["ssa"], got),
+      "rates": _rates(new, q, got),
     }
   if new.mlp_ticks != old.mlp_ticks:
     # The same layer with its feed-forward block as it was.
@@ -180,16 +180,8 @@ def _relative(error, value) -> jax.Array:
 
 def _rates(config: Config, p, got) -> dict[str, jax.Array]:
   """Spikes per neuron and tick of one attention."""
-  ticks = range(config.ticks)
-  mean = lambda spikes: jnp.mean(jnp.abs(jnp.stack(spikes)))
-  at = lambda name: [got[f"attn.ssa.{name}.{t}"] for t in ticks]
-  found = {name: mean(at(f"{name}_spikes")) for name in "qkv"}
-  # Only their sum is a site, in which opposite spikes would cancel.
-  out = spiking.neuron(
-    *(Reference(), config.neuron, config.signed, at("read")),
-    *(got["attn.ssa.seen.count"] * jnp.exp(p["out"]), surrogates.fire),
-  )
-  return found | {"out": mean(out)}
+  counts = spike_counts.counts_of(config, p, got)
+  return {name: jnp.mean(counts[name]) / config.ticks for name in _NEURONS}
 
 
 def _counted(config: Config, table, a, count) -> dict[str, jax.Array]:
