@@ -21,14 +21,25 @@ import pathlib
 
 import script
 from absl import flags
-from edge import chip, commands, floats, formats, made_up, measure, spikes
+from edge import (
+  chip,
+  claims,
+  commands,
+  floats,
+  formats,
+  made_up,
+  measure,
+  personal,
+  reading,
+  spikes,
+)
 from edge.bench import Bench, Options
 from edge.stages import Run
 
 from jaxnmc.errors import UserError
 from jaxnmc.evaluate import provenance
 from jaxnmc.io.tokenizer import BPETokenizer
-from jaxnmc.report import files
+from jaxnmc.report import files, plots
 
 _LABELLED = flags.DEFINE_string("labelled", None, "Commands with intents.")
 _MORE = flags.DEFINE_list("more", [], "Commands or phrases: their text only.")
@@ -102,7 +113,8 @@ def _bench() -> Bench:
   return Bench(options, corpus, tokenizer, judge, Run(folder, len(STAGES)))
 
 
-STAGES = ("baseline", "prune", "quantise", "spikes", "map", "profile")
+STAGES = ("baseline", "prune", "quantise", "spikes", "thresholds", "cores")
+STAGES += ("reading", "learning", "claims")
 
 
 def run() -> dict:
@@ -125,9 +137,22 @@ def run() -> dict:
   stage(
     "spikes",
     some("ticks", "levels", "tune", "mlp_top"),
-    lambda place: spikes.convert(bench, "prune", place),
+    lambda place: spikes.convert(bench, "prune", "baseline", place),
   )
-  stage("map", some("asked"), lambda place: chip.figures(bench, "spikes"))
+  stage(
+    "thresholds",
+    some("budget"),
+    lambda place: spikes.thresholds(bench, "spikes", "prune", place),
+  )
+  stage("cores", some("asked"), lambda place: chip.figures(bench, "thresholds"))
+  stage("reading", {}, lambda place: reading.figures(bench, "thresholds"))
+  if bench.corpus.new:
+    stage(
+      "learning",
+      some("examples"),
+      lambda place: personal.learn(bench, "thresholds", place),
+    )
+  stage("claims", {}, lambda place: claims.figures(bench, "thresholds"))
   return bench.run.results | {
     "versions": provenance.versions(),
     "commit": provenance.commit(),
@@ -136,12 +161,17 @@ def run() -> dict:
 
 def main() -> int:
   """Runs the pipeline."""
-  files.check_writable(_JSON.value)
+  if _JSON.value is not None:
+    files.check_writable(_JSON.value)
+  if _PLOT.value is not None:
+    plots.check(_PLOT.value)
   found = run()
-  files.write_json(_JSON.value, found)
-  import json
-
-  print(json.dumps(found, indent=1))
+  if _JSON.value is not None:
+    files.write_json(_JSON.value, found)
+  show.tables_of(found)
+  if _PLOT.value is not None:
+    for path in show.plot(found, _PLOT.value):
+      print(path)
   return 0
 
 

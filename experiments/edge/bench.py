@@ -23,7 +23,7 @@ class Options:
   heads: int = _option(8, "Heads of each.")
   steps: int = _option(2200, "Of training.")
   recover: int = _option(300, "Steps after pruning.")
-  tune: int = _option(600, "Steps after the conversion to spikes.")
+  tune: int = _option(1200, "Steps after the conversion to spikes.")
   prune_heads: float = _option(0.4, "Share of all heads that goes.")
   prune_units: float = _option(0.3, "Share of feed-forward units that goes.")
   ticks: int = _option(4, "Of spiking attention.")

@@ -7,11 +7,15 @@ import jax
 import numpy as np
 
 import jaxnmc as nmc
+from edge import chip, measure, spikes
+from edge.bench import Bench
 from edge.measure import Integers
 from jaxnmc.evaluate.intents import Questions
-from jaxnmc.models import gpt
+from jaxnmc.models import gpt, to_spikes
 
 NEAR_ZERO = 0.01
+TICKS = (2, 4, 6, 8)
+LENGTHS = (1, 2, 4, 6, 8, 12, 16)
 
 
 def softmax_sparsity(
@@ -98,4 +102,66 @@ def by_length(
     "uj_per_id": float(slope),
     "fixed_uj": float(fixed),
     "label": "modelled",
+  }
+
+
+def by_ticks(bench: Bench, source: str) -> list[dict[str, Any]]:
+  """Accuracy, spikes, time and energy with more ticks, all as converted.
+
+  Nothing is trained, so that only the ticks differ; blocks count to twice the
+  ticks of attention.
+  """
+  rows = []
+  test = bench.judge.test
+  asked = np.linspace(0, len(test) - 1, bench.options.asked).astype(int)
+  for ticks in TICKS[: 2 if bench.options.layers < 4 else None]:
+    config, params = to_spikes.convert(
+      *bench.run.model(source),
+      bench.judge.calibration,
+      spikes.recipe(bench, ticks, 2 * ticks),
+    )
+    made = bench.judge.integers(config, params, "W8A16")
+    _, placed = chip.place(made)
+    read = chip.read_commands(made, placed, test, asked)
+    rows.append(
+      {
+        "ticks": ticks,
+        "accuracy": made.score["accuracy"],
+        "perplexity": made.score["perplexity"],
+        "spikes": measure.spikes(config, params, test)["mean"],
+        "cores": len(placed.used_cores),
+        **{name: read[name] for name in ("ms", "uj", "memory_bytes")},
+      }
+    )
+  return rows
+
+
+def pruning(bench: Bench, whole: str, small: str) -> dict[str, Any]:
+  """Spikes of a command with and without the parts that were pruned.
+
+  Both models are as converted: thresholds by the same rule, nothing trained.
+  """
+  found = {}
+  for name, source in (("whole", whole), ("pruned", small)):
+    options = bench.options
+    config, params = to_spikes.convert(
+      *bench.run.model(source),
+      bench.judge.calibration,
+      spikes.recipe(bench, options.ticks, options.levels),
+    )
+    found[name] = measure.spikes(config, params, bench.judge.test)["mean"]
+  return found | {"times_fewer": found["whole"] / found["pruned"]}
+
+
+def figures(bench: Bench, final: str) -> dict[str, Any]:
+  """All of them."""
+  made = bench.judge.integers(*bench.run.model(final), "W8A16")
+  _, placed = chip.place(made)
+  return {
+    "softmax": softmax_sparsity(
+      *bench.run.model("baseline"), bench.judge.calibration[:16]
+    ),
+    "pruning": pruning(bench, "baseline", "prune"),
+    "lengths": by_length(made, placed, bench.judge.test, LENGTHS),
+    "ticks": by_ticks(bench, "prune"),
   }

@@ -14,7 +14,7 @@ from edge.commands import Corpus, question
 from jaxnmc.evaluate import intents
 from jaxnmc.io import info
 from jaxnmc.io.tokenizer import BPETokenizer
-from jaxnmc.models import gpt
+from jaxnmc.models import gpt, spike_counts
 from jaxnmc.train import data
 
 _REPEATS = 21
@@ -28,11 +28,13 @@ class Judge:
     tokenizer: of all models.
     test: commands that were held out, with their intents.
     calibration: int32[B, T], training text that ranges are measured on.
+    context: ids that the models take.
   """
 
   tokenizer: BPETokenizer
   test: intents.Questions
   calibration: np.ndarray
+  context: int
 
   @classmethod
   def of(
@@ -56,7 +58,7 @@ class Judge:
     size = min(context // 2, len(stream.ids) // windows)
     rows = stream.ids[: size * windows].reshape(windows, size)
     test = asked(tokenizer, corpus.test[:most], context)
-    return cls(tokenizer, test, rows)
+    return cls(tokenizer, test, rows, context)
 
   def floats(self, config: gpt.Config, params: Any) -> dict[str, Any]:
     """Scores of a float model."""
@@ -136,6 +138,32 @@ def typical(test: intents.Questions) -> np.ndarray:
   order = np.argsort(test.lengths, kind="stable")
   row = order[len(order) // 2]
   return test.ids[row, : test.lengths[row]]
+
+
+def spikes(
+  config: gpt.Config, params: Any, test: intents.Questions, most: int = 128
+) -> dict[str, Any]:
+  """Spikes of a command, mean and most, and of each site (measured).
+
+  Args:
+    config: of a spiking model.
+    params: its float parameters.
+    test: commands; evenly chosen ones of them are counted.
+    most: how many.
+  """
+  rows = np.linspace(0, len(test) - 1, min(most, len(test))).astype(int)
+  some = test.take(rows)
+  mask = np.arange(some.ids.shape[1]) < some.lengths[:, None]
+  found = spike_counts.count(config, params, some.ids, mask.astype(np.int32))
+  return {
+    "commands": len(rows),
+    "mean": found.mean,
+    "worst": found.worst,
+    "rate": found.total / found.possible,
+    "sites": found.rows(),
+    "histograms": {k: [int(n) for n in h] for k, h in found.histograms.items()},
+    "label": "measured",
+  }
 
 
 def cpu_latency(config: gpt.Config, params: Any, ids: np.ndarray) -> dict:

@@ -23,7 +23,7 @@ from jaxnmc.chip import learning
 from jaxnmc.errors import UserError
 from jaxnmc.evaluate.intents import Questions
 
-_HIDDEN = "norm"  # the site in front of the head
+HIDDEN = "norm"  # the site in front of the head
 _RATES = tuple(range(-10, -2))
 _EPOCHS = 4
 _BATCH = 64
@@ -56,7 +56,7 @@ class Examples:
 def reader(made: Integers):
   """A function from questions to what the head reads behind them."""
   fixed = nmc.fixed(made.fn, made.plan, taps=True)
-  run = jax.jit(lambda ids: fixed(made.qparams, {"ids": ids})[2][_HIDDEN].q)
+  run = jax.jit(lambda ids: fixed(made.qparams, {"ids": ids})[2][HIDDEN].q)
 
   def read(asked: Questions) -> Examples:
     found = []
@@ -96,7 +96,7 @@ def learn(bench: Bench, source: str, place: pathlib.Path) -> dict[str, Any]:
   new = asked(draw.sample(list(corpus.new), count), True)
   old = asked(draw.sample(list(corpus.train), count), False)
   new_test, old_test = asked(corpus.new_test, True), read(bench.judge.test)
-  head = learning.from_model(made.plan, made.qparams, hidden=_HIDDEN)
+  head = learning.from_model(made.plan, made.qparams, hidden=HIDDEN)
   rows = sorted({bench.tokenizer.label_id(spare(k)) for k in number.values()})
   fifth = count // 5
 

@@ -3,11 +3,17 @@
 import pathlib
 from typing import Any
 
-from edge import stages
-from edge.bench import Bench
-from jaxnmc.models import to_spikes
+import numpy as np
 
-_LR = 1e-3
+from edge import measure, stages
+from edge.bench import Bench
+from jaxnmc.errors import UserError
+from jaxnmc.models import to_spikes, tune_thresholds
+
+_LR = 1.5e-3
+_QUESTIONS = 32
+_FACTORS = (0.5, 0.71, 0.84, 0.92, 1.0, 1.09, 1.19, 1.41, 2.0)
+_SHARES = (0.9, 0.75, 0.5, 0.25)
 
 
 def recipe(bench: Bench, ticks: int, levels: int) -> to_spikes.Recipe:
@@ -21,13 +27,79 @@ def recipe(bench: Bench, ticks: int, levels: int) -> to_spikes.Recipe:
   )
 
 
-def convert(bench: Bench, source: str, place: pathlib.Path) -> dict[str, Any]:
-  """Spiking attention and blocks, then some steps beside the float model."""
+def convert(
+  bench: Bench, source: str, teacher: str, place: pathlib.Path
+) -> dict[str, Any]:
+  """Spiking attention and blocks, then some steps beside a float model."""
   options = bench.options
-  teacher = bench.run.model(source)
-  how = recipe(bench, options.ticks, options.levels)
-  config, params = to_spikes.convert(*teacher, bench.judge.calibration, how)
-  found = {"converted": bench.judge.floats(config, params)}
-  params = bench.teach(place, config, params, options.tune, _LR, teacher)
+  config, params = to_spikes.convert(
+    *bench.run.model(source),
+    bench.judge.calibration,
+    recipe(bench, options.ticks, options.levels),
+  )
+  found = {
+    "converted": bench.judge.floats(config, params),
+    "converted_spikes": measure.spikes(config, params, bench.judge.test),
+  }
+  like = bench.run.model(teacher)
+  params = bench.teach(place, config, params, options.tune, _LR, like)
   stages.keep(place, config, params)
-  return found | {"tuned": bench.judge.floats(config, params)}
+  return found | {
+    "tuned": bench.judge.floats(config, params),
+    "spikes": measure.spikes(config, params, bench.judge.test),
+  }
+
+
+def thresholds(
+  bench: Bench, source: str, teacher: str, place: pathlib.Path
+) -> dict[str, Any]:
+  """Thresholds nearest to the float model within the budget of spikes.
+
+  Also measured: all thresholds times one factor, and budgets below what the
+  model sends.
+  """
+  config, params = bench.run.model(source)
+  asked, mask = _some_questions(bench)
+  judge = tune_thresholds.Judge(
+    bench.run.model(teacher), (config, params), asked, mask
+  )
+  found = tune_thresholds.tune(judge, bench.options.budget, passes=1)
+  tuned = judge.params(found.best)
+  stages.keep(place, config, tuned)
+  sites = [site.key for site in judge.sites]
+  grid = [judge(dict.fromkeys(sites, factor)) for factor in _FACTORS]
+  lean = []
+  for share in _SHARES:
+    try:
+      best = tune_thresholds.tune(
+        judge, share * found.start.spikes, passes=0
+      ).best
+      lean.append(_point(best) | {"budget": share * found.start.spikes})
+    except UserError as error:
+      lean.append({"budget": share * found.start.spikes, "no": str(error)})
+  return {
+    "budget": bench.options.budget,
+    "before": _point(found.start),
+    "after": _point(found.best),
+    "multipliers": dict(found.best.multipliers),
+    "points": found.measured,
+    "grid": [
+      _point(p) | {"factor": f} for f, p in zip(_FACTORS, grid, strict=True)
+    ],
+    "lean": lean,
+    "score": bench.judge.floats(config, tuned),
+    "spikes": measure.spikes(config, tuned, bench.judge.test),
+  }
+
+
+def _point(point) -> dict[str, float]:
+  return {"spikes": point.spikes, "kl": point.divergence}
+
+
+def _some_questions(bench: Bench):
+  """(ids, mask) of training commands: the test stays unseen."""
+  asked = measure.asked(
+    bench.tokenizer, bench.corpus.train[:_QUESTIONS], bench.judge.context
+  )
+  mask = np.arange(asked.ids.shape[1]) < asked.lengths[:, None]
+  return asked.ids, mask.astype(np.int32)
