@@ -31,6 +31,7 @@ from edge import (
   measure,
   personal,
   reading,
+  show,
   spikes,
 )
 from edge.bench import Bench, Options
