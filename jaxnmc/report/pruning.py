@@ -78,17 +78,18 @@ def show(people, data: Mapping[str, Any]) -> None:
 
   Args:
     people: a console.
-    data: {"layers": of `layers`, "total": of `totals`}.
+    data: {"layers": of `layers`, "total": of `totals`}; "all" is the whole
+      model, with embeddings and head.
   """
-  pair = lambda both: " → ".join(f"{n:,}" for n in both)
-  size = lambda both: " → ".join(f"{n / 1e6:.2f}" for n in both)
+  pair = lambda both: f"{both[0]} → {both[1]}"
   body = [
     (
       name,
       pair(row["heads"]),
       pair(row["units"]),
-      pair(row["parameters"]),
-      size(row["bytes"]),
+      f"{row['parameters'][1]:,}",
+      f"{100 * row['parameters'][1] / row['parameters'][0]:.1f}",
+      f"{row['bytes'][1] / 1e6:.2f}",
       f"{100 * row['zeros']:.1f}",
     )
     for name, row in (
@@ -96,10 +97,15 @@ def show(people, data: Mapping[str, Any]) -> None:
       ("all", data["total"]),
     )
   ]
+  before = {name: data["total"][name][0] for name in ("parameters", "bytes")}
   people.print(
     tables.table(
-      "What was pruned (measured; MB as float32; all: with embeddings, head)",
-      ("layer", ">heads", ">units", ">parameters", ">MB", ">zeros, %"),
+      f"What is left of {before['parameters']:,} parameters,"
+      f" {tables.size(before['bytes'])} as float32 (measured)",
+      (
+        *("layer", ">heads", ">units", ">parameters", ">left, %"),
+        *(">MB", ">zeros, %"),
+      ),
       body,
     )
   )
