@@ -4,7 +4,7 @@ import argparse
 from typing import NoReturn
 
 from jaxnmc._version import __version__
-from jaxnmc.cli import flags, spikes_flags
+from jaxnmc.cli import flags, prune_flags, spikes_flags
 from jaxnmc.cli import format_flags as formats
 from jaxnmc.errors import UserError
 
@@ -124,6 +124,14 @@ def build() -> argparse.ArgumentParser:
     add(
       "bits",
       "which site needs its bits; the cheapest plan within a loss",
+      model=True,
+    )
+  )
+
+  prune_flags.pruning(
+    add(
+      "prune",
+      "a transformer without its weakest heads, units and weights",
       model=True,
     )
   )

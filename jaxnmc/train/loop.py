@@ -9,7 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
+from jaxnmc.compress import masks
 from jaxnmc.errors import ConfigError
 from jaxnmc.io.tokenizer import Tokenizer
 from jaxnmc.quantize.plan import Plan
@@ -124,6 +126,7 @@ def train(
   workdir: str,
   teacher: tuple[Callable, Any] | None = None,
   plan: Plan | None = None,
+  mask: masks.Gradual | masks.Hold | None = None,
 ) -> dict[str, Any]:
   """Trains a language model, or continues a run that was stopped.
 
@@ -143,6 +146,8 @@ def train(
     teacher: (fn, params) with the same vocabulary, for recipe.alpha or
       recipe.cosine > 0.
     plan: number formats that the model is trained and scored under.
+    mask: which weights are zero after every step; the best parameters are
+      those of steps behind the last change of the mask.
 
   Returns:
     A summary: steps, best held bits per byte and its step, seconds, tokens/s
@@ -160,6 +165,9 @@ def train(
   optimizer = step_lib.adamw(
     schedule, recipe.weight_decay, recipe.clip, recipe.only
   )
+  if mask is not None:
+    _check_mask(mask, recipe)
+    optimizer = optax.chain(optimizer, mask.transform())
   mesh = step_lib.make_mesh(rhythm.devices)
   whole, split = step_lib.shardings(mesh)
   step_fn = step_lib.make_step(
@@ -186,6 +194,9 @@ def train(
     fingerprint["teacher"] = checkpoints.digest(teacher[1])
   if plan is not None:
     fingerprint["plan"] = plan.fingerprint
+  if mask is not None:
+    kind = type(mask).__name__
+    fingerprint["mask"] = {"kind": kind, **dataclasses.asdict(mask)}
   store = checkpoints.Checkpoints(work, fingerprint)
   export.remove_unfinished(work)
   # Placed once: a state placed otherwise would compile the step again.
@@ -216,6 +227,8 @@ def train(
       return
     result = evalrange.bits_per_byte(score_fn, params, tokenizer, held_bytes)
     record(step, held_bpb=result["bpb"], held_perplexity=result["perplexity"])
+    if mask is not None and step < mask.reached:
+      return
     if best["bpb"] is None or result["bpb"] < best["bpb"]:
       best = {"bpb": result["bpb"], "step": step}
       # Before the checkpoint: a run killed between the two comes here again
@@ -273,6 +286,19 @@ def train(
     **meter.summary(),
     "params_digest": checkpoints.digest(params),
   }
+
+
+def _check_mask(mask: masks.Gradual | masks.Hold, recipe: Recipe) -> None:
+  """Refuses a schedule that the run would not reach.
+
+  Raises:
+    ConfigError: it ends later.
+  """
+  if mask.reached > recipe.steps:
+    raise ConfigError(
+      f"mask: its last change is in step {mask.reached - 1}, counted from 0,"
+      f" but there are {recipe.steps} steps; give an earlier end, or more steps"
+    )
 
 
 def _meta(
