@@ -142,6 +142,10 @@ def build() -> argparse.ArgumentParser:
     )
   )
 
+  _cutting(
+    add("vocab", "a model of fewer tokens, with all bytes kept", model=True)
+  )
+
   doctor = add(
     "doctor",
     "this installation; with MODEL: dead and saturated sites",
@@ -227,6 +231,27 @@ def _evaluating(evaluate) -> None:
     help="keep results there; an interrupted call goes on from them",
   )
   flags.number(evaluate, "batch", 16, "texts side by side")
+
+
+def _cutting(vocab) -> None:
+  """Flags of `vocab`."""
+  vocab.add_argument(
+    "--text", metavar="FILE", required=True, help="text to count tokens in"
+  )
+  flags.number(vocab, "size", 8192, "tokens that stay")
+  vocab.add_argument(
+    "--out",
+    metavar="FOLDER",
+    required=True,
+    help="the smaller model, for other commands: a new or an empty folder",
+  )
+  vocab.add_argument(
+    "--score",
+    metavar="FILE",
+    help="text for bits per byte before and after (default: that of --text)",
+  )
+  flags.number(vocab, "documents", None, "score only its first documents")
+  flags.number(vocab, "batch", 16, "texts side by side")
 
 
 def _placing(place) -> None:
