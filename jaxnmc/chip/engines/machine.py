@@ -7,6 +7,7 @@ program that runs does not grow with the number of layers.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -229,11 +230,12 @@ def _group(key, pairs, net, routes, classes, where) -> Group:
   )
 
 
-def build(placement) -> Machine:
+def build(placement, watch: Sequence[int] = ()) -> Machine:
   """Lays a placed network out as arrays.
 
   Args:
     placement: result of `place`.
+    watch: nodes on the chips that the host reads, too.
 
   Returns:
     The machine.
@@ -289,7 +291,7 @@ def build(placement) -> Machine:
     port = net.populations[synapse.dst].ports.index(synapse.port)
     edge = (source, value, where[synapse.dst][0], port, synapse.kind)
     pairs.setdefault(edge, []).append(synapse.index)
-  for node in outputs:
+  for node in (*outputs, *watch):
     if net.home[node] in where:
       taps[node] = _tap(net, node, where, local)
   groups = tuple(

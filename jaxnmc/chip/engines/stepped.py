@@ -6,6 +6,7 @@ computes is evaluated from the values that left the chips.
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -32,14 +33,27 @@ class Stepped(Engine):
     mesh: devices over which the machine is split (`chip.engines.sharding`), or
       None.
     checked: refuse what does not fit the chip (`chip.engines.checking`).
+    watch: nodes on the chips that are read besides the outputs.
+
+  Attributes:
+    tapped: node -> int32[tokens, width]: what left the chips with the last
+      outputs.
   """
 
   def __init__(
-    self, fn, plan, placement, mode: str, mesh=None, checked: bool = False
+    self,
+    fn,
+    plan,
+    placement,
+    mode: str,
+    mesh=None,
+    checked: bool = False,
+    watch: Sequence[int] = (),
   ) -> None:
     super().__init__(fn, plan, placement, mode)
     self.checked = checked
-    self.machine = build(placement)
+    self.tapped: dict[int, np.ndarray] = {}
+    self.machine = build(placement, watch)
     self.spread = sharding.spread(self.machine, mesh, checked)
     if checked:
       checking.check_summable(self.network)
@@ -155,6 +169,8 @@ class Stepped(Engine):
       taps: for each tap int32[tokens, width].
       tokens: how many.
     """
+    nodes = [tap.node for tap in self.machine.taps]
+    self.tapped = dict(zip(nodes, taps))
     # What the host computes is compiled per length, so there are few of them.
     length = max(1, 1 << (tokens - 1).bit_length() if tokens else 1)
     values = {}

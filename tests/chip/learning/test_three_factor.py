@@ -97,13 +97,18 @@ def test_the_delta_rule_in_this_form_is_the_delta_rule(kind, rounding):
   ids = jnp.arange(len(weight), dtype=jnp.int32)
   go = jax.jit(functools.partial(three_factor.step, general))
   idle = jnp.zeros(len(weight), jnp.int32)
-  updates = []
-  for h, target in zip(jnp.asarray(hidden, jnp.int32), targets):
-    now = head.replace(weight=state.weight)
+
+  @jax.jit
+  def error_of(now, h, target):
     z = learning.logits(now, h)
     frac = f.logits.frac
     told = mismatch.shared(kind, frac, z, ids)
-    e = mismatch.error(kind, frac, 15, z, ids, jnp.int32(target), told)
+    return mismatch.error(kind, frac, 15, z, ids, target, told)
+
+  updates = []
+  for h, target in zip(jnp.asarray(hidden, jnp.int32), targets):
+    now = head.replace(weight=state.weight)
+    e = error_of(now, h, jnp.int32(target))
     state, counts = go(state, (delta.pre(rule, f, h), idle, e))
     updates.append(int(counts.updates))
   assert (np.asarray(want.weight) != weight).any()
