@@ -4,7 +4,7 @@ import argparse
 from typing import NoReturn
 
 from jaxnmc._version import __version__
-from jaxnmc.cli import flags, spikes_flags
+from jaxnmc.cli import flags, spikes_flags, tune_flags
 from jaxnmc.cli import format_flags as formats
 from jaxnmc.errors import UserError
 
@@ -132,6 +132,10 @@ def build() -> argparse.ArgumentParser:
     add(
       "spikes", "a transformer as a spiking one, without training", model=True
     )
+  )
+
+  tune_flags.tuning(
+    add("tune", "thresholds of a spiking model under a budget", model=True)
   )
 
   doctor = add(

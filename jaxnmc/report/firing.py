@@ -6,8 +6,8 @@
                 its lowest threshold by the largest drive it saw
     ties        tokens for which the most active output neuron is not one
 
-A neuron of more than 1 in scale cannot fire on this text at all.  Far below 1 it
-fires at the slightest drive.  Drives are magnitudes where neurons are signed.
+A neuron of more than 1 in scale cannot fire on this text at all; far below 1
+it fires at the slightest drive.  Drives are magnitudes of signed neurons.
 Counts are `jaxnmc.models.spike_counts`, exact; all of it is measured.
 """
 
@@ -23,8 +23,8 @@ from jaxnmc.models.gpt_config import Config
 from jaxnmc.models.spike_counts import Counts
 from jaxnmc.report import tables
 
-__all__ = ["DEAD", "SATURATED", "health", "scales", "show", "spike_histogram"]
-__all__ += ["ties"]
+__all__ = ["DEAD", "SATURATED", "examine", "health", "scales", "show"]
+__all__ += ["spike_histogram", "ties"]
 
 DEAD = 0.001
 SATURATED = 0.9
@@ -192,6 +192,33 @@ def ties(logits, ticks: int) -> dict[str, Any]:
     "tied": tied,
     "share": tied / len(x),
     "label": "measured",
+  }
+
+
+def examine(config: Config, params, ids, mask=None) -> dict[str, Any]:
+  """All of this file about one model, on a text.
+
+  Args:
+    config: of a spiking transformer.
+    params: its float parameters.
+    ids: int[B, T].
+    mask: int[B, T], 0 for padding; None for none.
+
+  Returns:
+    {"ids": real tokens, "neurons": of `health`, "ties": of `ties`, "histogram":
+    of `spike_histogram`}.
+  """
+  ids, mask = spike_counts.texts(ids, mask)
+  counts = spike_counts.count(config, params, ids, mask)
+  run = jax.jit(spike_counts.run_with(config))
+  logits = np.asarray(run(params, ids, mask)[0])
+  real = np.ones(ids.shape, bool) if mask is None else mask != 0
+  ticks = config.ticks if config.attention == "ssa" else config.mlp_ticks
+  return {
+    "ids": int(counts.tokens.sum()),
+    "neurons": health(counts, scales(config, params, ids, mask)),
+    "ties": ties(logits[real], ticks or 1),
+    "histogram": spike_histogram(counts),
   }
 
 
