@@ -6,7 +6,8 @@ from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output
 from jaxnmc.errors import ConfigError
 from jaxnmc.evaluate import text
-from jaxnmc.report import backends, health
+from jaxnmc.models import spike_counts
+from jaxnmc.report import backends, firing, health
 
 _MOST_IDS = 512
 _MOST_ROWS = 20
@@ -45,6 +46,12 @@ def main(args) -> int:
 
 def _model(args, out: Output) -> dict:
   model = setup.load(args, out)
+  spiking = None
+  if spike_counts.spiking_parts(model.config):
+    spiking = _spiking(args, out, model)
+    if model.plan is None and args.plan is None and args.calibrate is None:
+      out.line("formats: none yet; --calibrate FILE or --plan FILE checks them")
+      return {"model": model.name, "spiking": spiking}
   plan, qparams = setup.quantized(args, out, model)
   documents = None if args.text is None else text.read_documents([args.text])
   batches = backends.calibration_batches(model, documents)
@@ -76,4 +83,16 @@ def _model(args, out: Output) -> dict:
     " saturated values"
     + (f"; {_MOST_ROWS} of {len(bad)} shown" if len(bad) > _MOST_ROWS else "")
   )
-  return {"model": model.name, "ids": len(ids), "sites": rows}
+  found = {"model": model.name, "ids": len(ids), "sites": rows}
+  return found | ({} if spiking is None else {"spiking": spiking})
+
+
+def _spiking(args, out: Output, model) -> dict:
+  """Neurons of a spiking transformer, in float: `report.firing`."""
+  documents = None if args.text is None else text.read_documents([args.text])
+  (batch, *_) = backends.calibration_batches(model, documents)
+  found = firing.examine(
+    model.config, model.params, batch["ids"], batch.get("mask")
+  )
+  firing.show(out.people, found["neurons"], found["ties"])
+  return found

@@ -4,7 +4,7 @@ import argparse
 from typing import NoReturn
 
 from jaxnmc._version import __version__
-from jaxnmc.cli import flags, prune_flags, spikes_flags
+from jaxnmc.cli import flags, prune_flags, spikes_flags, tune_flags
 from jaxnmc.cli import format_flags as formats
 from jaxnmc.errors import UserError
 
@@ -144,6 +144,9 @@ def build() -> argparse.ArgumentParser:
 
   _cutting(
     add("vocab", "a model of fewer tokens, with all bytes kept", model=True)
+  )
+  tune_flags.tuning(
+    add("tune", "thresholds of a spiking model under a budget", model=True)
   )
 
   doctor = add(

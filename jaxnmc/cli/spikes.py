@@ -36,8 +36,8 @@ def main(args) -> int:
   with files.new_folder(args.out) as work:
     model = jaxnmc.load(args.model)
     out.notes(model.notes)
-    _check(model)
-    ids = _ids(model, args)
+    check(model)
+    ids = ids_of(model, args)
     layers = model.config.num_layers
     with bar("layers converted", layers) as advance:
       made = convert(model.config, model.params, ids, how, advance)
@@ -99,7 +99,7 @@ def _recipe(args) -> Recipe:
   return Recipe(**given)
 
 
-def _check(model: Model) -> None:
+def check(model: Model) -> None:
   """Refuses what is no transformer.
 
   Raises:
@@ -114,7 +114,7 @@ def _check(model: Model) -> None:
     )
 
 
-def _ids(model: Model, args) -> np.ndarray:
+def ids_of(model: Model, args) -> np.ndarray:
   """Rows of one length from the beginning of the text, int32[B, T].
 
   Each row begins with the begin token, as texts do that are evaluated.

@@ -27,7 +27,7 @@ from jaxnmc.ops.transform import reference
 from jaxnmc.spike import surrogates
 
 __all__ = ["Counts", "Site", "by_layer", "count", "counts_of", "run_with"]
-__all__ += ["sites", "tally", "texts"]
+__all__ += ["sites", "spiking_parts", "tally", "texts"]
 
 _ATTENTION = ("q", "k", "v", "out")
 _BATCH = 16
@@ -55,6 +55,12 @@ class Site:
     return f"{self.layer}.{self.name}"
 
 
+def spiking_parts(config) -> bool:
+  """Whether a model of this config is a transformer with neurons that spike."""
+  known = isinstance(config, Config)
+  return known and (config.attention == "ssa" or config.mlp_ticks is not None)
+
+
 def sites(config: Config, params) -> tuple[Site, ...]:
   """Every site of a model, in the order of the network.
 
@@ -65,9 +71,7 @@ def sites(config: Config, params) -> tuple[Site, ...]:
   Raises:
     ConfigError: nothing in it spikes.
   """
-  if not isinstance(config, Config) or (
-    config.attention != "ssa" and config.mlp_ticks is None
-  ):
+  if not spiking_parts(config):
     raise ConfigError(
       "spike counts: nothing in this model spikes; give one that"
       " jaxnmc.models.to_spikes.convert (or 'jaxnmc spikes') made"

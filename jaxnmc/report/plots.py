@@ -9,8 +9,8 @@ from jaxnmc._extras import need
 from jaxnmc.report import files, tables
 
 __all__ = ["COLOURS", "GREY", "check", "core_messages", "message_sizes", "new"]
-__all__ += ["of_run", "power", "save", "send_rates", "stacked", "steps"]
-__all__ += ["utilisation"]
+__all__ += ["of_run", "power", "save", "send_rates", "spike_histogram"]
+__all__ += ["stacked", "steps", "utilisation"]
 
 # Paul Tol's "bright" scheme: told apart by colour-blind people, too.
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
@@ -264,6 +264,24 @@ def send_rates(data: dict[str, Any]):
   ax.set_xticks([*places], [*places.values()])
   ax.set(xlabel="% of the tokens in which a neuron sent")
   ax.set_title(f"How often neurons send, {data['tokens']:,} tokens")
+  return figure
+
+
+def spike_histogram(rows: list[dict[str, Any]]):
+  """How many of their ticks neurons fired in, by site.
+
+  Args:
+    rows: of `firing.spike_histogram`.
+
+  Returns:
+    matplotlib figure: a row per site, shares of its neurons and tokens.
+  """
+  most = max(row["ticks"] for row in rows)
+  names = [{"role": f"{row['layer']}.{row['site']}"} for row in rows]
+  times = [row["times"] + [0] * (most - row["ticks"]) for row in rows]
+  figure, ax = _shades(names, times, "% of neurons and tokens")
+  ax.set(xlabel="spikes of a neuron for a token")
+  ax.set_title("How often neurons fire (measured)")
   return figure
 
 
