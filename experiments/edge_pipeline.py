@@ -70,7 +70,8 @@ _OPTIONS = {
 _SMALL = {"vocab": 400, "hidden": 32, "layers": 2, "heads": 4, "steps": 120}
 _SMALL |= {"recover": 20, "tune": 40, "ticks": 2, "levels": 3, "asked": 1}
 _SMALL |= {"calibration": 8, "examples": 60, "most_tested": 48}
-_SMALL |= {"mlp_top": "maximum"}
+_SMALL |= {"mlp_top": "maximum", "passes": 0, "try_ticks": "2"}
+_SMALL |= {"try_ids": "2,8", "lr": 1e-2}
 _CONTEXT = 64
 
 
@@ -126,7 +127,9 @@ def run() -> dict:
   stage = bench.run.stage
   data = {"labelled": _LABELLED.value, "more": _MORE.value}
   data |= {"general": _GENERAL.value, "new_intents": _NEW_INTENTS.value}
-  data |= some("vocab", "hidden", "layers", "heads", "steps", "calibration")
+  data |= some(
+    "vocab", "hidden", "layers", "heads", "steps", "lr", "calibration"
+  )
   data |= some("most_tested") | {"smoke": _SMOKE.value, "seed": _SEED.value}
   stage("baseline", data, lambda place: floats.baseline(bench, place))
   stage(
@@ -142,7 +145,7 @@ def run() -> dict:
   )
   stage(
     "thresholds",
-    some("budget"),
+    some("budget", "passes"),
     lambda place: spikes.thresholds(bench, "spikes", "prune", place),
   )
   stage("cores", some("asked"), lambda place: chip.figures(bench, "thresholds"))
@@ -153,7 +156,11 @@ def run() -> dict:
       some("examples"),
       lambda place: personal.learn(bench, "thresholds", place),
     )
-  stage("claims", {}, lambda place: claims.figures(bench, "thresholds"))
+  stage(
+    "claims",
+    some("try_ticks", "try_ids"),
+    lambda place: claims.figures(bench, "thresholds"),
+  )
   return bench.run.results | {
     "versions": provenance.versions(),
     "commit": provenance.commit(),

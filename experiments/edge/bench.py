@@ -22,6 +22,7 @@ class Options:
   layers: int = _option(4, "Blocks.")
   heads: int = _option(8, "Heads of each.")
   steps: int = _option(2200, "Of training.")
+  lr: float = _option(2e-3, "Peak learning rate of training.")
   recover: int = _option(300, "Steps after pruning.")
   tune: int = _option(1200, "Steps after the conversion to spikes.")
   prune_heads: float = _option(0.4, "Share of all heads that goes.")
@@ -33,6 +34,9 @@ class Options:
   asked: int = _option(4, "Commands that the simulated cores read.")
   examples: int = _option(320, "New commands learned on the chip.")
   most_tested: int = _option(10_000, "Commands of the test that are asked.")
+  passes: int = _option(1, "Over all thresholds, one by one.")
+  try_ticks: str = _option("2,4,6,8", "Ticks to compare.")
+  try_ids: str = _option("1,2,4,8,12,16", "Lengths of a command to compare.")
   mlp_top: str = _option("p99.9", "Largest activation that blocks count to.")
 
 

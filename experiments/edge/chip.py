@@ -31,6 +31,8 @@ def map_figures(graph, placed) -> dict[str, Any]:
     if not isinstance(value, (list, dict))
   }
   found["cores"] = len(placed.used_cores)
+  fewest = on_chips(graph, objective="memory")
+  found["fewest_cores"] = len(fewest.used_cores)
   few = dataclasses.replace(
     nmc.chip.loihi2(chips=1), cores_per_chip=ARTICLE_CORES
   )

@@ -14,8 +14,6 @@ from jaxnmc.evaluate.intents import Questions
 from jaxnmc.models import gpt, to_spikes
 
 NEAR_ZERO = 0.01
-TICKS = (2, 4, 6, 8)
-LENGTHS = (1, 2, 4, 6, 8, 12, 16)
 
 
 def softmax_sparsity(
@@ -114,7 +112,7 @@ def by_ticks(bench: Bench, source: str) -> list[dict[str, Any]]:
   rows = []
   test = bench.judge.test
   asked = np.linspace(0, len(test) - 1, bench.options.asked).astype(int)
-  for ticks in TICKS[: 2 if bench.options.layers < 4 else None]:
+  for ticks in map(int, bench.options.try_ticks.split(",")):
     config, params = to_spikes.convert(
       *bench.run.model(source),
       bench.judge.calibration,
@@ -157,11 +155,12 @@ def figures(bench: Bench, final: str) -> dict[str, Any]:
   """All of them."""
   made = bench.judge.integers(*bench.run.model(final), "W8A16")
   _, placed = chip.place(made)
+  lengths = [int(n) for n in bench.options.try_ids.split(",")]
   return {
     "softmax": softmax_sparsity(
       *bench.run.model("baseline"), bench.judge.calibration[:16]
     ),
     "pruning": pruning(bench, "baseline", "prune"),
-    "lengths": by_length(made, placed, bench.judge.test, LENGTHS),
+    "lengths": by_length(made, placed, bench.judge.test, lengths),
     "ticks": by_ticks(bench, "prune"),
   }

@@ -7,8 +7,8 @@ from edge import measure, stages, teach
 from edge.bench import Bench
 from jaxnmc.compress import heads, shrink, units
 
-_LR = 2e-3
-_RECOVERY_LR = 5e-4
+# Of the learning rate: what is trained already, is trained gently.
+_RECOVERY = 0.25
 
 
 def baseline(bench: Bench, place: pathlib.Path) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def baseline(bench: Bench, place: pathlib.Path) -> dict[str, Any]:
     num_layers=options.layers,
     num_heads=options.heads,
   )
-  params = bench.teach(place, config, None, options.steps, _LR)
+  params = bench.teach(place, config, None, options.steps, options.lr)
   stages.keep(place, config, params)
   return figures(bench, config, params)
 
@@ -39,7 +39,8 @@ def prune(bench: Bench, source: str, place: pathlib.Path) -> dict[str, Any]:
     "of": {name: [len(m) for m in kept[name]] for name in kept},
     "cut": bench.judge.floats(small, left),
   }
-  left = bench.teach(place, small, left, options.recover, _RECOVERY_LR)
+  lr = _RECOVERY * options.lr
+  left = bench.teach(place, small, left, options.recover, lr)
   stages.keep(place, small, left)
   return found | figures(bench, small, left)
 

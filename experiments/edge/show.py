@@ -127,7 +127,8 @@ def beside(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
       f"{read['memory_bytes'] / 1e6:.1f} on cores",
       "modelled",
     ),
-    ("cores", "12", f"{laid['cores']} (12 are refused)", "placed"),
+    ("cores, at least", "12", f"{laid['fewest_cores']}", "placed"),
+    ("cores, spread out", "", f"{laid['cores']}", "placed"),
     ("spikes of a query", "< 2 M", f"{count:,.0f}", "measured"),
     (
       "this CPU: ms of a query, token",

@@ -10,7 +10,7 @@ from edge.bench import Bench
 from jaxnmc.errors import UserError
 from jaxnmc.models import to_spikes, tune_thresholds
 
-_LR = 1.5e-3
+_RATE = 0.75  # of the learning rate
 _QUESTIONS = 32
 _FACTORS = (0.5, 0.71, 0.84, 0.92, 1.0, 1.09, 1.19, 1.41, 2.0)
 _SHARES = (0.9, 0.75, 0.5, 0.25)
@@ -42,7 +42,8 @@ def convert(
     "converted_spikes": measure.spikes(config, params, bench.judge.test),
   }
   like = bench.run.model(teacher)
-  params = bench.teach(place, config, params, options.tune, _LR, like)
+  lr = _RATE * options.lr
+  params = bench.teach(place, config, params, options.tune, lr, like)
   stages.keep(place, config, params)
   return found | {
     "tuned": bench.judge.floats(config, params),
@@ -63,7 +64,9 @@ def thresholds(
   judge = tune_thresholds.Judge(
     bench.run.model(teacher), (config, params), asked, mask
   )
-  found = tune_thresholds.tune(judge, bench.options.budget, passes=1)
+  found = tune_thresholds.tune(
+    judge, bench.options.budget, passes=bench.options.passes
+  )
   tuned = judge.params(found.best)
   stages.keep(place, config, tuned)
   sites = [site.key for site in judge.sites]

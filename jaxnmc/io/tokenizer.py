@@ -289,7 +289,8 @@ class BPETokenizer:
         f"{path}: found arrays {sorted(arrays)} and format {found!r}, allowed "
         f"is format {BPE_FORMAT!r} with 'merges'; name the tokenizer's file"
       )
-    merges, labels = arrays["merges"], arrays.get("labels", [])
+    merges = arrays["merges"]
+    labels = arrays.get("labels", np.zeros(0, np.str_))
     plain = not len(merges) and not len(labels)
     return ByteTokenizer() if plain else cls(merges, map(str, labels))
 
