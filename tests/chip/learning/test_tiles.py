@@ -12,6 +12,7 @@ import jaxnmc as nmc
 from jaxnmc.chip import learning
 from jaxnmc.chip.learning import delta, generator, head, mismatch, tiles
 from jaxnmc.errors import ConfigError, PlacementError
+from jaxnmc.models import gpt
 from jaxnmc.models.inputs import token_check
 from tests.chip import mini
 from tests.chip.learning.test_delta import draw_case, formats
@@ -49,6 +50,7 @@ def model(bias=True):
     "up": matrix(6, 4),
     "head": {"weight": 0.5 * matrix(VOCAB, 6)},
   }
+  params["head"]["weight"][[7, 10]] = 0  # rows that are new
   if bias:
     params["head"]["bias"] = matrix(VOCAB)
   plan = nmc.plan(nmc.calibrate(fn)(params, [PROMPTS]), nmc.quantize.W8A16)
@@ -169,3 +171,38 @@ def test_what_cannot_learn_is_refused():
   with pytest.raises(ConfigError, match="no dense layer"):
     learning.from_model(plan, qparams, hidden=READS, name="embed")
   assert tiles.Learner is learning.Learner
+
+
+@pytest.mark.slow
+def test_a_transformer_of_spikes_learns_on_its_cores():
+  config = gpt.Config(
+    vocab_size=VOCAB,
+    hidden_size=8,
+    num_layers=1,
+    num_heads=2,
+    max_position_embeddings=9,
+    norm="layer",
+    mlp="relu",
+    positions="learned",
+    tie_word_embeddings=False,
+    norm_eps=1e-3,
+    attention="ssa",
+    ticks=1,
+  )
+  fn = gpt.make(config)
+  params = gpt.init_params(config, jax.random.key(0))
+  plan = nmc.plan(nmc.calibrate(fn)(params, [PROMPTS]), nmc.quantize.W8A16)
+  qparams = nmc.quantize_params(params, plan)
+  graph = nmc.record(fn, plan, qparams)
+  hardware = nmc.chip.loihi2(chips=2, cores_per_chip=60)
+  placement = nmc.place(graph, hardware, head="chip")
+  rule = learning.Delta(rate=-3)
+  learner = learning.Learner(fn, plan, placement, qparams, rule)
+  for ids, target in zip(PROMPTS, TARGETS):
+    learner.learn(ids, target)
+  run = jax.jit(nmc.fixed(fn, plan, taps=True))
+  sites = run(qparams, {"ids": PROMPTS})[2]
+  hidden = np.asarray(sites["norm"].q)[:, -1]
+  head = learning.from_model(plan, qparams, hidden="norm")
+  want, _ = learning.tune(head, hidden, TARGETS, rule, shuffle=False)
+  np.testing.assert_array_equal(learner.head.weight, want.weight)
