@@ -22,14 +22,14 @@ LAYERS = (
   ("ops",),
   ("models", "quantize", "compress", "spike"),
   ("chip", "io", "train", "evaluate", "zoo"),
-  ("report", "cli", "__main__", "__init__"),
+  ("report", "edge", "cli", "__main__", "__init__"),
 )
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 # The rooms of the machine, lowest first.
 CHIP = (
   ("hardware", "neurons"),
   ("network",),
-  ("placement", "schedule", "synapses", "systems"),
+  ("other_chips", "placement", "schedule", "synapses", "systems"),
   ("routing",),
   ("counting",),
   ("circuits", "costs", "engines", "outline"),

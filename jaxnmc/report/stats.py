@@ -138,7 +138,7 @@ def _at(placement: Placement, tick_hz: float | None) -> Placement:
       " above 0, or None to run freely"
     )
   chip = placement.hardware
-  least = {
+  least: dict[str, Any] = {
     name: max(getattr(chip, name) or 0.0, 1 / tick_hz)
     for name in ("barrier_s", "barrier_system_s")
   }
@@ -217,9 +217,9 @@ def show(people, found: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
   title = f"Estimated, {found['ticks']:,} ticks, {rate}"
   people.print(tables.table(title, columns, body))
   if rows:
-    body = [
+    gates = [
       (r["budget"], r["value"], r["limit"], r["unit"], r["result"])
       for r in rows
     ]
-    columns = ("budget", ">value", ">limit", "unit", "result")
-    people.print(tables.table("Budgets", columns, body))
+    head = ("budget", ">value", ">limit", "unit", "result")
+    people.print(tables.table("Budgets", head, gates))

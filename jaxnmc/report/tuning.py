@@ -65,6 +65,8 @@ def show(people, data: dict[str, Any]) -> None:
     f"Spikes per inference, {over}{most} ({data['texts']} texts, measured);"
     f" KL from {data['reference']}, nats"
   )
+  body: list[tuple]
+  columns: tuple[str, ...]
   if data["search"] is not None:
     stages = data["search"]
     body = [
