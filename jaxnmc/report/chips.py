@@ -162,8 +162,10 @@ def show(people, rows: list[dict[str, Any]]) -> None:
     )
     for r in rows
   ]
-  columns = ("chip", ">neurons", ">bits", ">cores >=", ">chips >=")
-  columns += (">pJ/event", "why not")
+  columns = [
+    *("chip", ">neurons", ">bits", ">cores >=", ">chips >=", ">pJ/event"),
+    "why not",
+  ]
   title = "On other chips, on paper (cores modelled, the rest quoted)"
   people.print(tables.table(title, columns, body))
   for row in rows:
