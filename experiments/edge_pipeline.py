@@ -33,6 +33,7 @@ from edge import (
   reading,
   show,
   spikes,
+  words,
 )
 from edge.bench import Bench, Options
 from edge.stages import Run
@@ -69,9 +70,9 @@ _OPTIONS = {
 }
 _SMALL = {"vocab": 400, "hidden": 32, "layers": 2, "heads": 4, "steps": 120}
 _SMALL |= {"recover": 20, "tune": 40, "ticks": 2, "levels": 3, "asked": 1}
-_SMALL |= {"calibration": 8, "examples": 60, "most_tested": 48}
+_SMALL |= {"calibration": 8, "examples": 60, "most_tested": 48, "rehearse": 2}
 _SMALL |= {"mlp_top": "maximum", "passes": 0, "try_ticks": "2"}
-_SMALL |= {"try_ids": "2,8", "lr": 1e-2}
+_SMALL |= {"try_ids": "2,8", "lr": 2e-2, "try_steps": 10}
 _CONTEXT = 64
 
 
@@ -112,11 +113,12 @@ def _bench() -> Bench:
   judge = measure.Judge.of(
     *(corpus, tokenizer, _CONTEXT, options.calibration, options.most_tested)
   )
-  return Bench(options, corpus, tokenizer, judge, Run(folder, len(STAGES)))
+  total = len(STAGES) - (not corpus.new)
+  return Bench(options, corpus, tokenizer, judge, Run(folder, total))
 
 
 STAGES = ("baseline", "prune", "quantise", "spikes", "thresholds", "cores")
-STAGES += ("reading", "learning", "claims")
+STAGES += ("reading", "learning", "claims", "vocabulary")
 
 
 def run() -> dict:
@@ -153,14 +155,15 @@ def run() -> dict:
   if bench.corpus.new:
     stage(
       "learning",
-      some("examples"),
+      some("examples", "rehearse"),
       lambda place: personal.learn(bench, "thresholds", place),
     )
   stage(
     "claims",
-    some("try_ticks", "try_ids"),
-    lambda place: claims.figures(bench, "thresholds"),
+    some("try_ticks", "try_steps", "try_ids"),
+    lambda place: claims.figures(bench, "thresholds", place),
   )
+  stage("vocabulary", {}, lambda place: words.figures(bench))
   return bench.run.results | {
     "versions": provenance.versions(),
     "commit": provenance.commit(),

@@ -33,9 +33,11 @@ class Options:
   calibration: int = _option(64, "Windows of training text for ranges.")
   asked: int = _option(4, "Commands that the simulated cores read.")
   examples: int = _option(320, "New commands learned on the chip.")
+  rehearse: int = _option(8, "Old commands beside each of them.")
   most_tested: int = _option(10_000, "Commands of the test that are asked.")
   passes: int = _option(1, "Over all thresholds, one by one.")
   try_ticks: str = _option("2,4,6,8", "Ticks to compare.")
+  try_steps: int = _option(150, "Steps of training for each of them.")
   try_ids: str = _option("1,2,4,8,12,16", "Lengths of a command to compare.")
   mlp_top: str = _option("p99.9", "Largest activation that blocks count to.")
 

@@ -12,9 +12,16 @@ from edge.measure import Integers
 from jaxnmc.errors import PlacementError
 from jaxnmc.evaluate.intents import Questions
 from jaxnmc.numerics.fx import codes
+from jaxnmc.report import chips, stats
 from jaxnmc.report.placement import on_chips, summary
 
 ARTICLE_CORES = 12
+# One form for all runs, so that they can be compared: "auto" changes it where
+# a step draws more than the fit of the other saw.
+ENERGY = "running"
+_TICK_HZ = (None, 1000.0)
+# What the article asks of edge devices (its section 1.2), and of a query.
+_LIMITS = {"w": 5.0, "ram_bytes": 256e6, "ms": 50.0, "spikes": 2e6}
 
 
 def place(made: Integers):
@@ -41,6 +48,7 @@ def map_figures(graph, placed) -> dict[str, Any]:
     found["twelve_cores"] = "fits"
   except PlacementError as error:
     found["twelve_cores"] = str(error)
+  found["other_chips"] = chips.compare(placed)
   return found
 
 
@@ -62,7 +70,8 @@ def read_commands(
   engine = nmc.loihi(made.fn, made.plan, placed)
   fixed = jax.jit(nmc.fixed(made.fn, made.plan))
   same = whole = right = 0
-  costs = []
+  costs: list[dict[str, Any]] = []
+  profiles: list[dict[float | None, dict[str, Any]]] = []
   for row in rows:
     ids = asked.ids[row, : asked.lengths[row]]
     out, _, counters = engine(made.qparams, {"ids": ids})
@@ -71,7 +80,12 @@ def read_commands(
     same += int(np.sum(got == codes(want.logits)[: len(ids)]))
     whole += int(np.size(got))
     right += int(np.argmax(got[-1])) == int(asked.answers[row])
-    costs.append(nmc.cost(counters, placed).to_dict())
+    costs.append(nmc.cost(counters, placed, ENERGY).to_dict())
+    at = {
+      hz: stats.profile(counters, placed, tick_hz=hz, energy=ENERGY)
+      for hz in _TICK_HZ
+    }
+    profiles.append(at)
   mean = lambda name: float(np.mean([c[name]["value"] for c in costs]))
   return {
     "commands": len(costs),
@@ -85,7 +99,16 @@ def read_commands(
     "peak_w": mean("peak_w"),
     "synops_per_token": mean("synops_per_token"),
     "memory_bytes": costs[0]["memory_bytes"]["value"],
+    "profile": _figures(profiles[0][None]),
+    "profile_1khz": _figures(profiles[0][1000.0]),
+    "gates": stats.check_budgets(profiles[0][None], _LIMITS),
     "label": "modelled",
+  }
+
+
+def _figures(profile: dict[str, Any]) -> dict[str, Any]:
+  return {name: figure.value for name, figure in profile["figures"].items()} | {
+    "ticks": profile["ticks"]
   }
 
 

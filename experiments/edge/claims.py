@@ -1,5 +1,6 @@
 """What the article says about why it works, measured on our models."""
 
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ def by_length(
   for length in sorted({min(n, int(asked.lengths[row])) for n in lengths}):
     ids = asked.ids[row, :length]
     counters = engine(made.qparams, {"ids": ids})[2]
-    cost = nmc.cost(counters, placed)
+    cost = nmc.cost(counters, placed, chip.ENERGY)
     rows.append(
       {
         "ids": length,
@@ -103,11 +104,13 @@ def by_length(
   }
 
 
-def by_ticks(bench: Bench, source: str) -> list[dict[str, Any]]:
-  """Accuracy, spikes, time and energy with more ticks, all as converted.
+def by_ticks(
+  bench: Bench, source: str, teacher: str, place: pathlib.Path
+) -> list[dict[str, Any]]:
+  """Accuracy, spikes, time and energy with more ticks.
 
-  Nothing is trained, so that only the ticks differ; blocks count to twice the
-  ticks of attention.
+  Each model is trained for the same few steps; blocks count to twice the ticks
+  of attention.
   """
   rows = []
   test = bench.judge.test
@@ -118,12 +121,17 @@ def by_ticks(bench: Bench, source: str) -> list[dict[str, Any]]:
       bench.judge.calibration,
       spikes.recipe(bench, ticks, 2 * ticks),
     )
+    params = bench.teach(
+      *(place / f"{ticks}-ticks", config, params, bench.options.try_steps),
+      *(spikes.RATE * bench.options.lr, bench.run.model(teacher)),
+    )
     made = bench.judge.integers(config, params, "W8A16")
     _, placed = chip.place(made)
     read = chip.read_commands(made, placed, test, asked)
     rows.append(
       {
         "ticks": ticks,
+        "steps": bench.options.try_steps,
         "accuracy": made.score["accuracy"],
         "perplexity": made.score["perplexity"],
         "spikes": measure.spikes(config, params, test)["mean"],
@@ -151,7 +159,7 @@ def pruning(bench: Bench, whole: str, small: str) -> dict[str, Any]:
   return found | {"times_fewer": found["whole"] / found["pruned"]}
 
 
-def figures(bench: Bench, final: str) -> dict[str, Any]:
+def figures(bench: Bench, final: str, place: pathlib.Path) -> dict[str, Any]:
   """All of them."""
   made = bench.judge.integers(*bench.run.model(final), "W8A16")
   _, placed = chip.place(made)
@@ -162,5 +170,5 @@ def figures(bench: Bench, final: str) -> dict[str, Any]:
     ),
     "pruning": pruning(bench, "baseline", "prune"),
     "lengths": by_length(made, placed, bench.judge.test, lengths),
-    "ticks": by_ticks(bench, "prune"),
+    "ticks": by_ticks(bench, "prune", "baseline", place),
   }

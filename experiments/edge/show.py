@@ -234,7 +234,7 @@ def plot(found: dict[str, Any], folder: str) -> list:
     "-o",
     color=plots.COLOURS[0],
   )
-  axes[1].set(xlabel="ticks", ylabel="intents right, % (as converted)")
+  axes[1].set(xlabel="ticks", ylabel="intents right, % (trained briefly)")
   other = axes[1].twinx()
   other.plot(
     [r["ticks"] for r in ticks],

@@ -10,7 +10,7 @@ from edge.bench import Bench
 from jaxnmc.errors import UserError
 from jaxnmc.models import to_spikes, tune_thresholds
 
-_RATE = 0.75  # of the learning rate
+RATE = 0.75  # of the learning rate
 _QUESTIONS = 32
 _FACTORS = (0.5, 0.71, 0.84, 0.92, 1.0, 1.09, 1.19, 1.41, 2.0)
 _SHARES = (0.9, 0.75, 0.5, 0.25)
@@ -42,7 +42,7 @@ def convert(
     "converted_spikes": measure.spikes(config, params, bench.judge.test),
   }
   like = bench.run.model(teacher)
-  lr = _RATE * options.lr
+  lr = RATE * options.lr
   params = bench.teach(place, config, params, options.tune, lr, like)
   stages.keep(place, config, params)
   return found | {
