@@ -25,7 +25,7 @@ from jaxnmc.errors import UserError
 from jaxnmc.evaluate.intents import Questions
 
 HIDDEN = "norm"  # the site in front of the head
-_RATES = (-11, -10, -9, -8, -7, -6)
+_RATES = (-10, -9, -8, -7, -6)
 _EPOCHS = 3
 _MOST_LOST = 0.02  # of old commands, by the choice of the rate
 _BATCH = 64
