@@ -118,7 +118,7 @@ def _bench() -> Bench:
 
 
 STAGES = ("baseline", "prune", "quantise", "spikes", "thresholds", "cores")
-STAGES += ("reading", "learning", "claims", "vocabulary")
+STAGES += ("reading", "claims", "vocabulary", "learning")
 
 
 def run() -> dict:
@@ -152,18 +152,18 @@ def run() -> dict:
   )
   stage("cores", some("asked"), lambda place: chip.figures(bench, "thresholds"))
   stage("reading", {}, lambda place: reading.figures(bench, "thresholds"))
-  if bench.corpus.new:
-    stage(
-      "learning",
-      some("examples", "rehearse"),
-      lambda place: personal.learn(bench, "thresholds", place),
-    )
   stage(
     "claims",
     some("try_ticks", "try_steps", "try_ids"),
     lambda place: claims.figures(bench, "thresholds", place),
   )
   stage("vocabulary", {}, lambda place: words.figures(bench))
+  if bench.corpus.new:
+    stage(
+      "learning",
+      some("examples", "rehearse"),
+      lambda place: personal.learn(bench, "thresholds", place),
+    )
   return bench.run.results | {
     "versions": provenance.versions(),
     "commit": provenance.commit(),

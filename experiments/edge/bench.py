@@ -33,7 +33,7 @@ class Options:
   calibration: int = _option(64, "Windows of training text for ranges.")
   asked: int = _option(4, "Commands that the simulated cores read.")
   examples: int = _option(320, "New commands learned on the chip.")
-  rehearse: int = _option(8, "Old commands beside each of them.")
+  rehearse: int = _option(16, "Old commands beside each of them.")
   most_tested: int = _option(10_000, "Commands of the test that are asked.")
   passes: int = _option(1, "Over all thresholds, one by one.")
   try_ticks: str = _option("2,4,6,8", "Ticks to compare.")

@@ -71,6 +71,7 @@ def read_commands(
   fixed = jax.jit(nmc.fixed(made.fn, made.plan))
   same = whole = right = 0
   costs: list[dict[str, Any]] = []
+  others: list[float] = []
   profiles: list[dict[float | None, dict[str, Any]]] = []
   for row in rows:
     ids = asked.ids[row, : asked.lengths[row]]
@@ -81,6 +82,7 @@ def read_commands(
     whole += int(np.size(got))
     right += int(np.argmax(got[-1])) == int(asked.answers[row])
     costs.append(nmc.cost(counters, placed, ENERGY).to_dict())
+    others.append(nmc.cost(counters, placed, "step").run_mj.value)
     at = {
       hz: stats.profile(counters, placed, tick_hz=hz, energy=ENERGY)
       for hz in _TICK_HZ
@@ -95,6 +97,7 @@ def read_commands(
     "right": right,
     "ms": mean("ttft_ms"),
     "uj": 1e3 * mean("run_mj"),
+    "other_form_uj": 1e3 * float(np.mean(others)),
     "mean_w": mean("mean_w"),
     "peak_w": mean("peak_w"),
     "synops_per_token": mean("synops_per_token"),

@@ -15,7 +15,7 @@ import pytest
 from jaxnmc.errors import ConfigError, UserError
 
 STAGES = ["baseline", "prune", "quantise", "spikes", "thresholds", "cores"]
-STAGES += ["reading", "learning", "claims", "vocabulary"]
+STAGES += ["reading", "claims", "vocabulary", "learning"]
 
 
 @pytest.fixture(scope="module")
