@@ -72,7 +72,7 @@ def main(args) -> int:
 
 
 def _check_stats(args) -> None:
-  """Refuses limits without `--stats`, and that without cores.
+  """Refuses limits without `--stats`, that without cores, and two of a kind.
 
   Raises:
     ConfigError: one of these.
@@ -85,6 +85,13 @@ def _check_stats(args) -> None:
   for name in ("tick_hz", "limit"):
     if getattr(args, name) is not None and not args.stats:
       raise ConfigError(f"--{name} has no effect without --stats; give both")
+  names = [name for name, _ in args.limit or ()]
+  for name in names:
+    if names.count(name) > 1:
+      raise ConfigError(
+        f"--limit: found {name} {names.count(name)} times; allowed is one limit"
+        " for each figure"
+      )
 
 
 def _stats(args, out: Output, backend, found) -> tuple[dict[str, Any], bool]:
