@@ -1,7 +1,9 @@
 """Loihi 1, TrueNorth and Akida beside Loihi 2: what is public, with sources.
 
 Only for comparison (`jaxnmc.report.chips`): nothing is placed on these.  A
-value of None is not public, or was not found; it is not checked.
+value of None is not public, or was not found; it is not checked.  "Read in"
+names the text in which a paper's number was seen, "recalled" says that no text
+was found that has it.
 """
 
 import dataclasses
@@ -13,8 +15,10 @@ from jaxnmc.chip.hardware import LOIHI2_FACTS, Fact
 __all__ = ["CHIPS", "Chip"]
 
 _DAVIES = "Davies et al. 2018, IEEE Micro 38(1)"
-_NENGO = "nengo-loihi, limits of Loihi 1"
+_NENGO = "nengo-loihi, block.py"
 _MEROLLA = "Merolla et al. 2014, Science 345:668"
+_REVIEW = "review, IEEE Circuits and Systems Magazine 2022 Q2, p. 18"
+_SENECA = "Tang et al. 2023, Front. Neurosci. 17, Table 3"
 _BRAINCHIP = "BrainChip, MetaTF documentation, overview"
 _IVANOV = "Ivanov et al. 2022, Front. Neurosci., 3.8"
 _OPEN = "open-neuromorphic.org, Akida at a glance"
@@ -80,40 +84,57 @@ _LOIHI1 = Chip(
   Fact(128, "cores", _DAVIES),
   Fact(1024, "neurons", f"{_DAVIES}; {_NENGO}"),
   Fact(16384 * 64, "bit", f"16,384 words of 64 bits; {_NENGO}"),
-  Fact(8, "bit", _NENGO),
+  Fact(
+    8,
+    "bit",
+    "nengo-loihi, WEIGHT_BITS_MAP",
+    "quoted",
+    ((9, f"1 to 9 with the sign, {_DAVIES} (recalled)"),),
+  ),
   _any(),
-  Fact(1, "bit", f"{_DAVIES}: spikes have no payload"),
+  Fact(1, "bit", f"binary events; {_SENECA}"),
   Fact(4096, "axons", _NENGO),
-  Fact(23.6e-12, "J", f"{_DAVIES}, Table 2, before silicon"),
+  Fact(23.6e-12, "J", f"{_DAVIES}, Table 2, before silicon; read in {_SENECA}"),
 )
 _TRUENORTH = Chip(
   "TrueNorth",
   Fact(4096, "cores", _MEROLLA),
-  Fact(256, "neurons", _MEROLLA),
-  Fact(256 * 256, "bit", f"a crossbar of 256 x 256 bits; {_MEROLLA}"),
-  Fact(1, "bit", f"a synapse is there or not; {_MEROLLA}"),
-  Fact(4, "weights", f"one for each of 4 types of axons; {_MEROLLA}"),
-  Fact(1, "bit", f"spikes; {_MEROLLA}"),
-  Fact(256, "axons", _MEROLLA),
+  Fact(256, "neurons", _REVIEW),
+  Fact(256 * 256, "bit", f"a crossbar of 256 x 256 bits; {_REVIEW}"),
+  Fact(1, "bit", f"a synapse is there or not; {_REVIEW}"),
+  Fact(
+    4,
+    "weights",
+    f"a neuron has one for each of 4 types of axons, of 8 bits; {_REVIEW}",
+  ),
+  Fact(1, "bit", f"spikes; {_REVIEW}"),
+  Fact(256, "axons", _REVIEW),
   Fact(
     26e-12,
     "J",
-    f"{_MEROLLA}: measured, 20 Hz and 128 synapses (recalled)",
+    f"{_MEROLLA}, measured: all power of the chip, also what it draws at rest,"
+    " by events, at 20 Hz and 128 synapses of a neuron; read in texts that"
+    " quote it",
     "quoted",
-    ((2.5e-12, "400 G synaptic operations per s and W, peak; same paper"),),
+    ((2.5e-12, f"Akopyan et al. 2015; read in {_SENECA}"),),
   ),
 )
 _AKIDA = Chip(
   "Akida AKD1000",
   Fact(80, "neural processing units", _BRAINCHIP),
   Fact(15000, "neurons", f"1.2 M neurons / 80; {_IVANOV}", "derived"),
-  Fact(8e6 * 8 / 80, "bit", f"8 MB / 80, if parted evenly; {_OPEN}", "derived"),
+  Fact(
+    8e6 * 8 / 80,
+    "bit",
+    f"8 MB / 80, if parted evenly and if all of it is weights; {_OPEN}",
+    "derived",
+  ),
   Fact(4, "bit", f"1, 2 or 4; 8 from the second generation on; {_OPEN}"),
   _any(),
   Fact(4, "bit", f"1, 2 or 4; {_OPEN}"),
   _unknown("axons"),
   _unknown("J"),
-  f"convolutions and dense layers only ({_IVANOV})",
+  "convolutions and dense layers only (Ivanov 2022)",
 )
 CHIPS: Mapping[str, Chip] = types.MappingProxyType(
   {chip.name: chip for chip in (_LOIHI2, _LOIHI1, _TRUENORTH, _AKIDA)}

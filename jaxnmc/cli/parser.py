@@ -4,7 +4,13 @@ import argparse
 from typing import NoReturn
 
 from jaxnmc._version import __version__
-from jaxnmc.cli import flags, prune_flags, spikes_flags, tune_flags
+from jaxnmc.cli import (
+  flags,
+  prune_flags,
+  spikes_flags,
+  stats_flags,
+  tune_flags,
+)
 from jaxnmc.cli import format_flags as formats
 from jaxnmc.errors import UserError
 
@@ -83,6 +89,7 @@ def build() -> argparse.ArgumentParser:
     " (backend loihi)",
   )
   flags.number(run, "trace_steps", 256, "time steps in the trace")
+  stats_flags.limits(run)
   flags.calibrate(run)
   flags.sampling(run)
 
@@ -260,6 +267,14 @@ def _cutting(vocab) -> None:
 def _placing(place) -> None:
   """Flags of `place`."""
   flags.number(place, "chips", None, "chips (default: as few as do)")
+  flags.number(
+    place, "cores", None, "at most so many cores, as few as do; else refused"
+  )
+  place.add_argument(
+    "--compare",
+    action="store_true",
+    help="also hold it against Loihi 1, TrueNorth and Akida, on paper",
+  )
   place.add_argument(
     "--shape",
     type=_sizes,

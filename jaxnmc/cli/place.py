@@ -8,6 +8,7 @@ from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output
 from jaxnmc.errors import ConfigError
 from jaxnmc.ops.graph import Graph
+from jaxnmc.report import chips as other
 from jaxnmc.report import files, placement, populations, schedule_plot
 
 
@@ -36,6 +37,10 @@ def main(args) -> int:
     out.line("unknown, not checked: " + ", ".join(data["unknown_limits"]))
   if args.preset and args.model is None:
     data |= _beside(out, args.preset)
+  if args.compare:
+    rows = other.compare(placed)
+    other.show(out.people, rows)
+    data["compare"] = rows
   if args.populations:
     rows = populations.population_rows(placed)
     out.people.print(populations.population_table(rows))
@@ -83,6 +88,8 @@ def _place(args, out: Output):
     "layer_chips": args.layer_chips,
     "head_chips": args.head_chips,
   }
+  if args.cores is not None:
+    return name, _on_cores(args, net)
   if args.preset is None:
     return name, placement.on_chips(net, args.chips, **options)
   for flag, value in options.items():
@@ -92,6 +99,21 @@ def _place(args, out: Output):
       )
   chips = None if args.chips is None else jaxnmc.chip.loihi2(chips=args.chips)
   return name or args.preset, presets.preset(args.preset, net, chips)
+
+
+def _on_cores(args, net):
+  """As few cores as do, if these are not more than --cores.
+
+  Raises:
+    ConfigError: flags that exclude it.
+    PlacementError: more cores are needed.
+  """
+  for flag in ("chips", "preset", "layer_chips", "head_chips"):
+    if getattr(args, flag) is not None:
+      raise ConfigError(
+        f"--cores and --{flag} exclude each other; leave one of them out"
+      )
+  return other.on_cores(net, args.cores, head=args.head)
 
 
 def _beside(out: Output, name: str) -> dict:

@@ -1,5 +1,7 @@
 """`jaxnmc run`: generate text with any backend and say what it cost."""
 
+import dataclasses
+import functools
 import time
 from typing import Any
 
@@ -7,13 +9,22 @@ import numpy as np
 
 from jaxnmc.cli import setup
 from jaxnmc.cli.output import Output
-from jaxnmc.errors import TokenError
+from jaxnmc.errors import ConfigError, TokenError
 from jaxnmc.evaluate import provenance
 from jaxnmc.io.tokenizer import stream_decoder
 from jaxnmc.models.generate import Generated, Generator
 from jaxnmc.models.inputs import check_context
 from jaxnmc.models.sampling import sampler
-from jaxnmc.report import backends, costs, files, pages, plots, spikes, trace
+from jaxnmc.report import (
+  backends,
+  costs,
+  files,
+  pages,
+  plots,
+  spikes,
+  stats,
+  trace,
+)
 
 # Backends whose logits are integers.
 EXACT = ("fixed", "spiking", "loihi")
@@ -23,6 +34,7 @@ def main(args) -> int:
   """Runs the command."""
   out = Output(args)
   setup.check_flags(args)
+  _check_stats(args)
   files.check_writable(args.report)
   files.check_writable(args.trace)
   if args.plots is not None:
@@ -36,7 +48,9 @@ def main(args) -> int:
     recorder = trace.Recorder(backend.placement, args.trace_steps)
     engine: Any = backend.run
     engine.watch = recorder
-  data, _ = story(out, model, backend, args.prompt, prompt, pick, args.tokens)
+  data, found = story(
+    *(out, model, backend, args.prompt, prompt, pick, args.tokens)
+  )
   data["command"] = "run"
   costs.show(out.people, data)
   if data["spikes"] is not None:
@@ -50,8 +64,49 @@ def main(args) -> int:
   if recorder is not None:
     files.write_json(args.trace, recorder.trace(), indent=None)
     out.line(f"trace: {args.trace}")
+  good = True
+  if args.stats:
+    data["stats"], good = _stats(args, out, backend, found)
   out.result(data)
-  return 0
+  return 0 if good else 1
+
+
+def _check_stats(args) -> None:
+  """Refuses limits without `--stats`, that without cores, and two of a kind.
+
+  Raises:
+    ConfigError: one of these.
+  """
+  if args.stats and args.backend != "loihi":
+    raise ConfigError(
+      f"--stats needs --backend loihi; found {args.backend}, which counts no"
+      " events on cores"
+    )
+  for name in ("tick_hz", "limit"):
+    if getattr(args, name) is not None and not args.stats:
+      raise ConfigError(f"--{name} has no effect without --stats; give both")
+  names = [name for name, _ in args.limit or ()]
+  for name in names:
+    if names.count(name) > 1:
+      raise ConfigError(
+        f"--limit: found {name} {names.count(name)} times; allowed is one limit"
+        " for each figure"
+      )
+
+
+def _stats(args, out: Output, backend, found) -> tuple[dict[str, Any], bool]:
+  """(figures and gates, whether all gates are passed)."""
+  counters = functools.reduce(lambda a, b: a.merge(b), found.counters)
+  ran = counters, backend.placement
+  figures = stats.profile(*ran, tick_hz=args.tick_hz)
+  rows = stats.check_budgets(figures, dict(args.limit or ()))
+  stats.show(out.people, figures, rows)
+  plain = {k: dataclasses.asdict(v) for k, v in figures["figures"].items()}
+  return {
+    **stats.stats(*ran, tick_hz=args.tick_hz),
+    "profile": figures | {"figures": plain},
+    "limits": rows,
+  }, stats.passed(rows)
 
 
 def choose_sampler(args, model):

@@ -84,7 +84,8 @@ def compare(placed: Placement) -> list[dict[str, Any]]:
     Rows {"chip", "neurons_per_core", "weight_bits", "cores" and "chips" (at
     least, by neurons and memory), "bound" (which of the two), "placed_cores"
     (Loihi 2 only), "synop_pj" (quoted, or None), "why_not": list, empty where
-    nothing public forbids it, "label"}.
+    nothing that was checked forbids it, "not_checked": limits that are not
+    public, or of which the network's side is unknown, "label"}.
   """
   need = needs(placed)
   rows = []
@@ -110,6 +111,7 @@ def compare(placed: Placement) -> list[dict[str, Any]]:
         ),
         "synop_pj": None if joules is None else 1e12 * joules,
         "why_not": _why_not(need, chip),
+        "not_checked": _not_checked(need, chip),
         "label": "modelled",
       }
     )
@@ -147,6 +149,15 @@ def _why_not(need: dict[str, Any], chip: Chip) -> list[str]:
   return found
 
 
+def _not_checked(need: dict[str, Any], chip: Chip) -> list[str]:
+  found = []
+  if chip.message_bits.value is None or need["message_bits"] is None:
+    found.append("message_bits")
+  if chip.axons_in.value is None:
+    found.append("axons_in")
+  return found
+
+
 def show(people, rows: list[dict[str, Any]]) -> None:
   """Prints the table.
 
@@ -158,7 +169,7 @@ def show(people, rows: list[dict[str, Any]]) -> None:
     (
       *(r["chip"], r["neurons_per_core"], r["weight_bits"]),
       *(r["cores"], r["chips"], r["synop_pj"]),
-      "; ".join(r["why_not"]) or "nothing public forbids it",
+      "; ".join(r["why_not"]) or "nothing that was checked",
     )
     for r in rows
   ]
@@ -169,6 +180,11 @@ def show(people, rows: list[dict[str, Any]]) -> None:
   title = "On other chips, on paper (cores modelled, the rest quoted)"
   people.print(tables.table(title, columns, body))
   for row in rows:
+    if row["not_checked"]:
+      people.print(
+        f"not checked, {row['chip']}: {', '.join(row['not_checked'])}",
+        markup=False,
+      )
     if row["placed_cores"] is not None:
       people.print(
         f"placed on {row['chip']}: {row['placed_cores']:,} cores (modelled)",

@@ -216,6 +216,9 @@ def show(people, found: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
   columns = ("figure", ">value", "unit", "label")
   title = f"Estimated, {found['ticks']:,} ticks, {rate}"
   people.print(tables.table(title, columns, body))
+  # Which form of energy was taken depends on how long a tick is.
+  source = found["figures"]["energy_consumed"].source
+  people.print(f"energy: {source}", markup=False)
   if rows:
     gates = [
       (r["budget"], r["value"], r["limit"], r["unit"], r["result"])

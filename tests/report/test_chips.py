@@ -60,6 +60,8 @@ def test_what_is_not_public_stays_unknown():
   assert rows()["Akida AKD1000"]["synop_pj"] is None
   assert rows()["Loihi 2"]["synop_pj"] is None
   assert rows()["Loihi 1"]["synop_pj"] == pytest.approx(23.6)
+  assert "axons_in" in rows()["Akida AKD1000"]["not_checked"]
+  assert "axons_in" not in rows()["TrueNorth"]["not_checked"]
 
 
 def test_why_not_names_the_limit():

@@ -138,4 +138,5 @@ def test_tables_fit_80_columns():
   assert max(map(len, lines)) <= 80
   assert any("fail" in line for line in lines)
   assert any("1000 ticks/s" in line for line in lines)
+  assert any(line.startswith("energy: ") for line in lines)
   assert np.all([name in said.get() for name in found["figures"]])
