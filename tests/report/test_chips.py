@@ -73,6 +73,14 @@ def test_why_not_names_the_limit():
   assert "dense layers only" in rows()["Akida AKD1000"]["why_not"][-1]
 
 
+def test_what_is_placed_fits_whatever_a_neuron_reads(monkeypatch):
+  need = chips.needs(placed()) | {"inputs": 10**6}
+  monkeypatch.setattr(chips, "needs", lambda placed: need)
+  found = {row["chip"]: row["why_not"] for row in chips.compare(placed())}
+  assert found["Loihi 2"] == []
+  assert any("1,000,000 inputs" in why for why in found["Loihi 1"])
+
+
 def test_every_fact_has_a_source():
   for chip in CHIPS.values():
     for name in ("cores", "neurons", "synapse_bits", "weight_bits", "synop_j"):
