@@ -225,7 +225,7 @@ def run() -> dict:
   teacher = gpt.make(model.config), model.params
   tuned = study.tune("spiking", config, start, _LR.value, teacher=teacher)
   rows.append(study.row(f"attention, {ticks} ticks, tuned", config, tuned))
-  rates = {k: rows[-1]["rates"][k] for k in measure.SPIKES}
+  rates = {k: rows[-1]["rates"][k] for k in "qkv"}
   for levels in map(int, _LEVELS.value):
     last = made = study.blocks(config, tuned, levels)
     rows.append(study.row(f"and blocks, {levels} levels", *made))
