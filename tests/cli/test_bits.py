@@ -14,6 +14,7 @@ def text(tmp_path):
   return path
 
 
+@pytest.mark.slow
 def test_every_wide_site_is_measured(as_json, folders, text):
   found = as_json(
     *("bits", folders["bare"], "--text", text, "--sites", ".*attn.*"),

@@ -60,6 +60,7 @@ def cost(model, text, tmp_path_factory):
   return printed.getvalue(), json.loads(target.read_text())
 
 
+@pytest.mark.slow
 def test_rows_of_any_rule_set(cost, model):
   data = cost[1]
   assert data["label"] == "measured; weights_bytes modelled"
@@ -84,6 +85,7 @@ def test_rows_of_any_rule_set(cost, model):
   assert row["weights_bytes"] == data["float"]["weights_bytes"]
 
 
+@pytest.mark.slow
 def test_the_table_has_the_figures_and_the_refusal(cost):
   printed, data = cost
   lines = printed.splitlines()
@@ -103,6 +105,7 @@ def test_the_table_has_the_figures_and_the_refusal(cost):
   assert max(len(line) for line in lines if line[:1] != "*") <= 80
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_evaluate(cost, as_json, model, text):
   """The plan that a model brings; the same ids by another way."""
   own = cost[1]["rows"][0]

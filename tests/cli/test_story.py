@@ -197,6 +197,7 @@ def test_fake_quant_in_float64_equals_fixed(folders):
   np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.slow
 def test_bench_times_models(monkeypatch, as_json, folders):
   monkeypatch.setattr("jaxnmc.cli.bench.ZOO_MODEL", folders["tiny"])
   data = as_json("bench", "--quick")
@@ -210,6 +211,7 @@ def test_bench_times_models(monkeypatch, as_json, folders):
   assert data["rows"][0]["name"] == "read memory"
 
 
+@pytest.mark.slow
 def test_bench_times_a_shape(monkeypatch, as_json, folders, capsys):
   monkeypatch.setattr("jaxnmc.cli.bench.ZOO_MODEL", folders["tiny"])
   data = as_json("bench", "--quick", "--shape", "tiny")

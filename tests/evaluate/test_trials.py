@@ -49,6 +49,7 @@ def tried(model):
   return trials.Trials(fn, params, plan, TEXTS, bos=BOS, watch=WATCH)
 
 
+@pytest.mark.slow
 def test_grids_round_as_the_formats_do(model):
   """One program for two plans; both as `Rounding` with these plans."""
   fn, params, stats, plan = model

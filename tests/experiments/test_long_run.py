@@ -13,6 +13,7 @@ def script(load_script):
   return load_script("long_run")
 
 
+@pytest.mark.slow
 def test_smoke(smoke, tmp_path):
   pytest.importorskip("matplotlib")
   folder = tmp_path / "out"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 
+@pytest.mark.slow
 def test_smoke(smoke, tmp_path):
   path, work = tmp_path / "found.json", tmp_path / "runs"
   flags = ("--workdir", work, "--json", path)

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 
+
+@pytest.mark.slow
 def test_smoke(smoke, tmp_path):
   path = tmp_path / "found.json"
   flags = ("--workdir", tmp_path / "runs", "--json", path)

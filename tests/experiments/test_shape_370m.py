@@ -16,6 +16,7 @@ def script(load_script):
   return load_script("shape_370m")
 
 
+@pytest.mark.slow
 def test_smoke(smoke, tmp_path):
   done = smoke("shape_370m", "--workdir", tmp_path, compile_fast=True)
   assert "cores on 2 of 2 chips" in done.stdout

@@ -15,6 +15,7 @@ def script(load_script, repo_root):
     yield load_script("table1_formats")
 
 
+@pytest.mark.slow
 def test_smoke(smoke, tmp_path):
   path, plots = tmp_path / "table.json", []
   if importlib.util.find_spec("matplotlib"):

@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from jaxnmc.quantize import Plan
 
 
+@pytest.mark.slow
 def test_training_under_a_plan_goes_on_from_another_run(smoke, tmp_path):
   first, second = tmp_path / "float", tmp_path / "qat"
   steps = ("--steps", "4", "--noprogress")

@@ -102,6 +102,7 @@ def _train(workdir, steps=6, config=CONFIG, **more):
   )
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_the_same(tmp_path):
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   whole.mkdir()

@@ -66,7 +66,10 @@ def test_own_golden_case():
 
 @pytest.mark.parametrize(
   ("case", "float64", "float32", "gradient"),
-  [("h64_l2", 11, 21, 22), ("h128_l3_heads4", 18, 31, 31)],
+  [
+    ("h64_l2", 11, 21, 22),
+    pytest.param("h128_l3_heads4", 18, 31, 31, marks=pytest.mark.slow),
+  ],
 )
 def test_reference_golden_case(shared_dir, case, float64, float32, gradient):
   folder = shared_dir / "golden" / "mmf" / case

@@ -75,6 +75,7 @@ def cosine(a, b):
   return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-30))
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_the_reference(params, fake_grad):
   (value, _), fake = fake_grad(params)
   loss = loss_of(transform.reference(FN))

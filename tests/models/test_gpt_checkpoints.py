@@ -43,7 +43,9 @@ def test_a_llama_computes_what_numpy_computes(shared_dir):
   [
     ("stories260K/stories260K.bin", 3.53),
     ("bitnet-tinystories/bit_model_1M.bin", 3.74),
-    ("bitnet-tinystories/bit_model_3M.bin", 3.23),
+    pytest.param(
+      *("bitnet-tinystories/bit_model_3M.bin", 3.23), marks=pytest.mark.slow
+    ),
   ],
 )
 def test_a_llama_on_stories(shared_dir, checkpoint, perplexity):

@@ -215,7 +215,10 @@ def test_formats_are_trainable():
     ("llama", "layers.0.attn.q_turned: ops.rotate has no integer form .*embed"),
     ("relu", "layers.0.attn.q_turned: ops.rotate has no integer form .*embed"),
     ("gpt2", "layers.0.attn.k_memory: ops.remember has no .*ops.scan"),
-    ("ternary", "layers.0.attn.k_memory: ops.remember has no .*ops.scan"),
+    pytest.param(
+      *("ternary", "layers.0.attn.k_memory: ops.remember has no .*ops.scan"),
+      marks=pytest.mark.slow,
+    ),
   ],
 )
 def test_integers_are_refused_by_op_and_site(name, says):

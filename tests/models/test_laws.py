@@ -102,7 +102,16 @@ def with_changes(plan, norm=None, **changes):
   return plan.replace(**changes)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+_SLOW = ("double", "latent weights", "finer table")
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=pytest.mark.slow if name in _SLOW else ())
+    for name in VARIANTS
+  ],
+)
 def test_fake_quant_in_float64_equals_fixed_at_every_tap(golden_run, name):
   base, weights, changes = VARIANTS[name]
   run = golden_run(base)
@@ -255,8 +264,16 @@ class Compilation(chex.TestCase):
     self.ids = {"ids": micro.ids[:2, :3]}
     self.want = micro.run(micro.qparams, self.ids)
 
-  @chex.variants(with_jit=True, without_jit=True)
+  @chex.variants(without_jit=True)
+  @pytest.mark.slow
+  def test_fixed_op_by_op(self):
+    self.check_fixed()
+
+  @chex.variants(with_jit=True)
   def test_fixed(self):
+    self.check_fixed()
+
+  def check_fixed(self):
     run = self.variant(transform.fixed(self.micro.fn, self.micro.plan))
     first = run(self.micro.qparams, {"ids": self.ids["ids"][:, :2]})
     out, state = run(

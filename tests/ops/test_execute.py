@@ -43,9 +43,8 @@ def deep(layers: int, norm: str):
   return fn, plan, qparams, graph, nmc.loihi(fn, plan, placement)
 
 
-@pytest.mark.parametrize(
-  "norm", [pytest.param("double", marks=pytest.mark.slow), "fused"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["double", "fused"])
 def test_layers_with_other_formats_are_one_run(norm):
   fn, plan, qparams, graph, engine = deep(3, norm)
   found = layout.runs(graph)
@@ -87,7 +86,9 @@ def test_a_mask_takes_the_interpreter_and_keeps_the_integers():
 @pytest.mark.parametrize(
   "norm", [pytest.param("double", marks=pytest.mark.slow), "fused"]
 )
-@pytest.mark.parametrize("path", [0, 1, 2])
+@pytest.mark.parametrize(
+  "path", [0, pytest.param(1, marks=pytest.mark.slow), 2]
+)
 def test_a_single_token_by_the_native_interpreter(norm, path, monkeypatch):
   """Its values, states and counts, on every instruction set."""
   if not native.available():

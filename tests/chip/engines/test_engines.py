@@ -269,6 +269,7 @@ def _assert_no_float(case):
   assert not [k for k in found if "float" in k]
 
 
+@pytest.mark.slow
 def test_every_padding_neuron_is_silent():
   """A width that no tile divides: sigmoid(0) is not 0 in the padding."""
   case = Case("double", 1, "chip")
