@@ -68,6 +68,21 @@ def shared_dir() -> pathlib.Path:
   return folder
 
 
+def slow_tests() -> tuple[str, ...]:
+  """Beginnings of node ids, of `slow.txt`."""
+  lines = (ROOT / "tests" / "slow.txt").read_text().splitlines()
+  return tuple(line for line in lines if not line.startswith("#"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Marks the tests of `slow.txt`."""
+  listed = slow_tests()
+  for item in items:
+    if item.nodeid.startswith(listed):
+      item.add_marker(pytest.mark.slow)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
   """Skips tests marked gpu where jax sees none."""
   if item.get_closest_marker("gpu") and jax.default_backend() != "gpu":
