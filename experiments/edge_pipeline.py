@@ -71,7 +71,7 @@ _OPTIONS = {
 _SMALL = {"vocab": 400, "hidden": 32, "layers": 2, "heads": 4, "steps": 120}
 _SMALL |= {"recover": 20, "tune": 40, "ticks": 2, "levels": 3, "asked": 1}
 _SMALL |= {"calibration": 8, "examples": 60, "most_tested": 48, "rehearse": 2}
-_SMALL |= {"mlp_top": "maximum", "passes": 0, "try_ticks": "2"}
+_SMALL |= {"mlp_top": "maximum", "passes": 0, "try_ticks": ""}
 _SMALL |= {"try_ids": "2,8", "lr": 2e-2, "try_steps": 10}
 _CONTEXT = 64
 

@@ -115,7 +115,7 @@ def by_ticks(
   rows = []
   test = bench.judge.test
   asked = np.linspace(0, len(test) - 1, bench.options.asked).astype(int)
-  for ticks in map(int, bench.options.try_ticks.split(",")):
+  for ticks in map(int, filter(None, bench.options.try_ticks.split(","))):
     config, params = to_spikes.convert(
       *bench.run.model(source),
       bench.judge.calibration,

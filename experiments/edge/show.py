@@ -172,7 +172,9 @@ def reasons(found: dict[str, Any]) -> list[tuple[str, str]]:
     ),
     (
       "4 to 6 ticks are a sweet spot",
-      "; ".join(
+      "not tried"
+      if not ticks
+      else "; ".join(
         f"{r['ticks']}: {100 * r['accuracy']:.0f} %, {r['ms']:.2f} ms,"
         f" {r['uj']:,.0f} uJ"
         for r in ticks

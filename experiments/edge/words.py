@@ -24,8 +24,9 @@ def smaller(bench: Bench, source: str) -> list[dict[str, Any]]:
   model = families.model(source, config, params, tokenizer=bench.tokenizer)
   texts = bench.corpus.documents()
   rows = []
-  for share in _SHARES:
-    size = int(share * config.vocab_size)
+  least = len(reduced.table(bench.tokenizer).fixed)
+  sizes = {max(least, int(share * config.vocab_size)) for share in _SHARES}
+  for size in sorted(sizes, reverse=True):
     made = reduced.reduce(model, texts, size).model
     asked = measure.asked(
       made.tokenizer, bench.corpus.test[: len(bench.judge.test)], config.context
