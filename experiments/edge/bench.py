@@ -1,11 +1,12 @@
 """What all stages share: commands, a judge, the folder of the run."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
-from edge import stages, teach
+from edge import chip, stages, states, teach
 from edge.commands import Corpus
-from edge.measure import Judge
+from edge.measure import Integers, Judge
 from jaxnmc.io.tokenizer import BPETokenizer
 
 
@@ -52,6 +53,7 @@ class Bench:
     tokenizer: of all models.
     judge: of all models.
     run: the folder.
+    made: what stages share, by what it is and whose; not kept on disk.
   """
 
   options: Options
@@ -59,6 +61,28 @@ class Bench:
   tokenizer: BPETokenizer
   judge: Judge
   run: stages.Run
+  made: dict[tuple[str, str], Any] = dataclasses.field(default_factory=dict)
+
+  def _once(self, what: str, source: str, work: Callable[[], Any]) -> Any:
+    if (what, source) not in self.made:
+      self.made[what, source] = work()
+    return self.made[what, source]
+
+  def integers(self, source: str) -> Integers:
+    """The model of a stage in W8A16."""
+    make = lambda: self.judge.integers(*self.run.model(source), "W8A16")
+    return self._once("integers", source, make)
+
+  def placed(self, source: str) -> tuple[Any, Any]:
+    """(recorded graph, its placement on as few chips as do) of the same."""
+    return self._once(
+      "placed", source, lambda: chip.place(self.integers(source))
+    )
+
+  def tested(self, source: str) -> states.Examples:
+    """What the head of the same reads behind the test commands."""
+    read = lambda: states.reader(self.integers(source))(self.judge.test)
+    return self._once("tested", source, read)
 
   def teach(
     self,

@@ -1,6 +1,5 @@
 """On cores: as few as hold the model, commands that they read, their cost."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,11 +39,8 @@ def map_figures(graph, placed) -> dict[str, Any]:
   found["cores"] = len(placed.used_cores)
   fewest = on_chips(graph, objective="memory")
   found["fewest_cores"] = len(fewest.used_cores)
-  few = dataclasses.replace(
-    nmc.chip.loihi2(chips=1), cores_per_chip=ARTICLE_CORES
-  )
   try:
-    nmc.place(graph, few)
+    chips.on_cores(graph, ARTICLE_CORES)
     found["twelve_cores"] = "fits"
   except PlacementError as error:
     found["twelve_cores"] = str(error)
@@ -117,11 +113,10 @@ def _figures(profile: dict[str, Any]) -> dict[str, Any]:
 
 def figures(bench, source: str) -> dict[str, Any]:
   """Integers of a spiking model, where they lie, and commands on the cores."""
-  made = bench.judge.integers(*bench.run.model(source), "W8A16")
-  graph, placed = place(made)
+  made, (graph, placed) = bench.integers(source), bench.placed(source)
   rows = np.linspace(0, len(bench.judge.test) - 1, bench.options.asked)
   return {
-    "score": made.score,
+    "score": bench.judge.score(made),
     "placement": map_figures(graph, placed),
     "cores": read_commands(made, placed, bench.judge.test, rows.astype(int)),
   }

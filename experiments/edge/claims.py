@@ -128,12 +128,13 @@ def by_ticks(
     made = bench.judge.integers(config, params, "W8A16")
     _, placed = chip.place(made)
     read = chip.read_commands(made, placed, test, asked)
+    score = bench.judge.score(made)
     rows.append(
       {
         "ticks": ticks,
         "steps": bench.options.try_steps,
-        "accuracy": made.score["accuracy"],
-        "perplexity": made.score["perplexity"],
+        "accuracy": score["accuracy"],
+        "perplexity": score["perplexity"],
         "spikes": measure.spikes(config, params, test)["mean"],
         "cores": len(placed.used_cores),
         **{name: read[name] for name in ("ms", "uj", "memory_bytes")},
@@ -161,8 +162,7 @@ def pruning(bench: Bench, whole: str, small: str) -> dict[str, Any]:
 
 def figures(bench: Bench, final: str, place: pathlib.Path) -> dict[str, Any]:
   """All of them."""
-  made = bench.judge.integers(*bench.run.model(final), "W8A16")
-  _, placed = chip.place(made)
+  made, (_, placed) = bench.integers(final), bench.placed(final)
   lengths = [int(n) for n in bench.options.try_ids.split(",")]
   return {
     "softmax": softmax_sparsity(

@@ -29,7 +29,7 @@ def quantise(bench: Bench, source: str, place: pathlib.Path) -> dict[str, Any]:
     made = bench.judge.integers(config, params, preset)
     made.plan.save(place / f"{preset}.json")
     found[preset] = {
-      "score": made.score,
+      "score": bench.judge.score(made),
       "export": exportable(made),
     }
   return found

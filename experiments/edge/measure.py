@@ -68,39 +68,45 @@ class Judge:
   def integers(
     self, config: gpt.Config, params: Any, preset: str
   ) -> "Integers":
-    """A plan by the calibration text, the integers and their scores.
-
-    Softmax attention has no integers; its scores are those of `fake_quant`,
-    the float model on the grids of the plan.
-    """
+    """A plan by the calibration text, and the integers."""
     fn = gpt.make(config)
     stats = nmc.calibrate(fn)(params, [{"ids": self.calibration}])
     plan = nmc.plan(stats, getattr(nmc.quantize, preset))
     qparams = nmc.quantize_params(params, plan)
-    if config.attention == "ssa":
-      run, given, name = nmc.fixed(fn, plan), qparams, "fixed"
+    return Integers(config, params, fn, plan, qparams)
+
+  def score(self, made: "Integers") -> dict[str, Any]:
+    """Scores of a model under its formats.
+
+    Softmax attention has no integers; its scores are those of `fake_quant`,
+    the float model on the grids of the plan.
+    """
+    if made.config.attention == "ssa":
+      run, given, name = nmc.fixed(made.fn, made.plan), made.qparams, "fixed"
     else:
-      run, given, name = nmc.fake_quant(fn, plan), params, "fake_quant"
-    score = intents.score(jax.jit(run), given, self.test).to_dict()
-    found = score | {"interpreter": name}
-    return Integers(fn, plan, qparams, found)
+      run, given = nmc.fake_quant(made.fn, made.plan), made.params
+      name = "fake_quant"
+    found = intents.score(jax.jit(run), given, self.test)
+    return found.to_dict() | {"interpreter": name}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Integers:
-  """A model in integers, and how it does.
+  """A model in integers.
 
   Attributes:
+    config: of the model.
+    params: its float parameters.
     fn: model function.
     plan: formats.
     qparams: integer parameters.
-    score: of the test questions.
   """
 
+  config: gpt.Config
+  params: Any
   fn: Any
   plan: Any
   qparams: Any
-  score: dict[str, Any]
 
 
 def asked(
@@ -152,9 +158,8 @@ def spikes(
     most: how many.
   """
   rows = np.linspace(0, len(test) - 1, min(most, len(test))).astype(int)
-  some = test.take(rows)
-  mask = np.arange(some.ids.shape[1]) < some.lengths[:, None]
-  found = spike_counts.count(config, params, some.ids, mask.astype(np.int32))
+  some = test[rows]
+  found = spike_counts.count(config, params, some.ids, some.mask)
   return {
     "commands": len(rows),
     "mean": found.mean,

@@ -12,64 +12,18 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-import jaxnmc as nmc
-from edge import measure
+from edge import measure, states
 from edge.bench import Bench
 from edge.commands import Command, spare
-from edge.measure import Integers
+from edge.states import Examples
 from jaxnmc.chip import learning
 from jaxnmc.errors import UserError
-from jaxnmc.evaluate.intents import Questions
 
-HIDDEN = "norm"  # the site in front of the head
 _RATES = (-10, -9, -8, -7, -6)
 _EPOCHS = 3
 _MOST_LOST = 0.02  # of old commands, by the choice of the rate
-_BATCH = 64
-
-
-class Examples:
-  """What the head reads at the end of commands, and the row that is right.
-
-  Attributes:
-    hidden: int32[N, D], codes of `fixed`.
-    rows: int32[N].
-  """
-
-  def __init__(self, hidden: np.ndarray, rows: np.ndarray):
-    self.hidden, self.rows = hidden, rows
-
-  def __len__(self) -> int:
-    return len(self.rows)
-
-  def __getitem__(self, some) -> "Examples":
-    return Examples(self.hidden[some], self.rows[some])
-
-  def __add__(self, other: "Examples") -> "Examples":
-    return Examples(
-      np.concatenate([self.hidden, other.hidden]),
-      np.concatenate([self.rows, other.rows]),
-    )
-
-
-def reader(made: Integers):
-  """A function from questions to what the head reads behind them."""
-  fixed = nmc.fixed(made.fn, made.plan, taps=True)
-  run = jax.jit(lambda ids: fixed(made.qparams, {"ids": ids})[2][HIDDEN].q)
-
-  def read(asked: Questions) -> Examples:
-    found = []
-    for start in range(0, len(asked), _BATCH):
-      rows = np.minimum(np.arange(start, start + _BATCH), len(asked) - 1)
-      out = np.asarray(run(asked.ids[rows]))
-      last = out[np.arange(_BATCH), asked.lengths[rows] - 1]
-      found.append(last[: len(asked) - start])
-    return Examples(np.concatenate(found), asked.answers)
-
-  return read
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,23 +73,23 @@ def lesson(bench: Bench, source: str) -> Lesson:
   corpus, options = bench.corpus, bench.options
   if not corpus.new:
     raise UserError("--new: name a file of new commands to learn on the chip")
-  config, params = bench.run.model(source)
-  made = bench.judge.integers(config, params, "W8A16")
-  read = reader(made)
+  made = bench.integers(source)
+  read = states.reader(made)
   labels = {intent: spare(k) for k, intent in enumerate(corpus.new_intents)}
 
   def asked(commands: Sequence[Command]) -> Examples:
     label = lambda c: labels.get(c.intent, c.intent)
-    return read(measure.asked(bench.tokenizer, commands, config.context, label))
+    context = made.config.context
+    return read(measure.asked(bench.tokenizer, commands, context, label))
 
   draw = random.Random(0)
   some = lambda rows, count: draw.sample(list(rows), min(count, len(rows)))
   new = asked(some(corpus.new, options.examples))
   old = asked(some(corpus.train, options.rehearse * len(new)))
-  test = read(bench.judge.test)
+  test = bench.tested(source)
   rows = sorted(bench.tokenizer.label_id(label) for label in labels.values())
   return Lesson(
-    learning.from_model(made.plan, made.qparams, hidden=HIDDEN),
+    learning.from_model(made.plan, made.qparams, hidden=states.HIDDEN),
     np.asarray(rows, np.int32),
     *(new, old, asked(corpus.new_test), test[::2], test[1::2]),
   )

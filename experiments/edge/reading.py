@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from edge import personal
+from edge import states
 from edge.bench import Bench
-from edge.personal import Examples
+from edge.states import Examples
 from jaxnmc.chip import learning
 from jaxnmc.spike import codes, neurons, readout
 
@@ -115,9 +115,8 @@ def _parts(some: Examples) -> list[Examples]:
 
 def figures(bench: Bench, source: str) -> dict[str, Any]:
   """All ways to read, on the hidden states behind the test commands."""
-  made = bench.judge.integers(*bench.run.model(source), "W8A16")
-  some = personal.reader(made)(bench.judge.test)
-  head = learning.from_model(made.plan, made.qparams, hidden=personal.HIDDEN)
+  made, some = bench.integers(source), bench.tested(source)
+  head = learning.from_model(made.plan, made.qparams, hidden=states.HIDDEN)
   return {
     "potential": by_bits(head, some),
     "activity": by_activity(head, some),

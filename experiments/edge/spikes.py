@@ -3,8 +3,6 @@
 import pathlib
 from typing import Any
 
-import numpy as np
-
 from edge import measure, stages
 from edge.bench import Bench
 from jaxnmc.errors import UserError
@@ -60,9 +58,11 @@ def thresholds(
   model sends.
   """
   config, params = bench.run.model(source)
-  asked, mask = _some_questions(bench)
+  # Of training: the test stays unseen.
+  some = bench.corpus.train[:_QUESTIONS]
+  asked = measure.asked(bench.tokenizer, some, bench.judge.context)
   judge = tune_thresholds.Judge(
-    bench.run.model(teacher), (config, params), asked, mask
+    bench.run.model(teacher), (config, params), asked.ids, asked.mask
   )
   found = tune_thresholds.tune(
     judge, bench.options.budget, passes=bench.options.passes
@@ -97,12 +97,3 @@ def thresholds(
 
 def _point(point) -> dict[str, float]:
   return {"spikes": point.spikes, "kl": point.divergence}
-
-
-def _some_questions(bench: Bench):
-  """(ids, mask) of training commands: the test stays unseen."""
-  asked = measure.asked(
-    bench.tokenizer, bench.corpus.train[:_QUESTIONS], bench.judge.context
-  )
-  mask = np.arange(asked.ids.shape[1]) < asked.lengths[:, None]
-  return asked.ids, mask.astype(np.int32)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from edge import measure, personal
+from edge import measure, states
 from edge.bench import Bench
 from jaxnmc.chip import learning
 from jaxnmc.io import reduced
@@ -49,9 +49,8 @@ def smaller(bench: Bench, source: str) -> list[dict[str, Any]]:
 
 def two_stages(bench: Bench, source: str) -> dict[str, Any]:
   """How often a shortcut through clusters finds the token of the whole head."""
-  made = bench.judge.integers(*bench.run.model(source), "W8A16")
-  head = learning.from_model(made.plan, made.qparams, hidden=personal.HIDDEN)
-  some = personal.reader(made)(bench.judge.test)
+  made, some = bench.integers(source), bench.tested(source)
+  head = learning.from_model(made.plan, made.qparams, hidden=states.HIDDEN)
   x = some.hidden * 2.0**-head.formats.hidden.frac
   weight = np.asarray(head.weight) * 2.0**-head.formats.weight.frac
   x, weight = np.float32(x), np.float32(weight)

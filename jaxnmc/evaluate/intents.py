@@ -18,7 +18,7 @@ from jaxnmc.evaluate.choices import wilson
 from jaxnmc.evaluate.text import DataError
 from jaxnmc.numerics.fx import real
 
-__all__ = ["Questions", "Score", "last_logits", "questions", "score"]
+__all__ = ["Questions", "Score", "questions", "score"]
 
 
 class _Encoder(Protocol):
@@ -35,25 +35,29 @@ class Questions:
     ids: int32[N, T], BOS, the text and what asks, then padding.
     lengths: int32[N], how many of them are real.
     answers: int32[N].
-    text_bytes: UTF-8 bytes of the texts, what asks included.
+    text_bytes: int64[N], UTF-8 bytes of the texts, what asks included.
   """
 
   ids: np.ndarray
   lengths: np.ndarray
   answers: np.ndarray
-  text_bytes: int
+  text_bytes: np.ndarray
 
   def __len__(self) -> int:
     return len(self.ids)
 
-  def take(self, rows) -> "Questions":
-    """Some of them; bytes are shared out by ids."""
-    kept = self.lengths[rows]
-    share = kept.sum() / max(1, self.lengths.sum())
+  def __getitem__(self, rows) -> "Questions":
+    """Some of them: a slice, or numbers of rows."""
     return Questions(
-      *(self.ids[rows], kept, self.answers[rows]),
-      round(self.text_bytes * float(share)),
+      *(self.ids[rows], self.lengths[rows]),
+      *(self.answers[rows], self.text_bytes[rows]),
     )
+
+  @property
+  def mask(self) -> np.ndarray:
+    """int32[N, T], 0 for padding."""
+    places = np.arange(self.ids.shape[1])
+    return (places < self.lengths[:, None]).astype(np.int32)
 
 
 def questions(
@@ -92,7 +96,7 @@ def questions(
   ids = np.zeros((len(rows), size), np.int32)
   for k, row in enumerate(rows):
     ids[k, : len(row)] = row
-  size_bytes = sum(len(text.encode()) for text in texts)
+  size_bytes = np.array([len(text.encode()) for text in texts], np.int64)
   return Questions(ids, lengths, np.asarray(answers, np.int32), size_bytes)
 
 
@@ -160,27 +164,14 @@ def score(
   count, told = len(asked), int((asked.lengths - 1).sum())
   return Score(
     *(count, right / count, *wilson(right, count), math.exp(nats / told)),
-    nats / math.log(2) / asked.text_bytes,
+    nats / math.log(2) / int(asked.text_bytes.sum()),
   )
-
-
-def last_logits(
-  run: Callable, params: Any, asked: Questions, *, batch: int = 64
-) -> np.ndarray:
-  """Logits behind the last real id, float32[N, V]."""
-  pick = jax.jit(lambda logits, lengths: _rows(real(logits), lengths))
-  found = []
-  for rows, now in _batches(asked, batch):
-    out = run(params, {"ids": jnp.asarray(now.ids)})[0]
-    found.append(np.asarray(pick(out.logits, now.lengths))[:rows])
-  return np.concatenate(found)
 
 
 def _rows(x: jax.Array, lengths) -> jax.Array:
   """[B, T, n] at the last real place of each row: [B, n]."""
-  return jnp.take_along_axis(x, jnp.asarray(lengths)[:, None, None] - 1, 1)[
-    :, 0
-  ]
+  last = jnp.asarray(lengths)[:, None, None] - 1
+  return jnp.take_along_axis(x, last, 1)[:, 0]
 
 
 def _batches(asked: Questions, batch: int):
@@ -189,4 +180,4 @@ def _batches(asked: Questions, batch: int):
   for start in range(0, len(asked), batch):
     rows = np.arange(start, start + batch)
     real_rows = int((rows < len(asked)).sum())
-    yield real_rows, asked.take(np.minimum(rows, len(asked) - 1))
+    yield real_rows, asked[np.minimum(rows, len(asked) - 1)]

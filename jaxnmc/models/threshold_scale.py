@@ -21,18 +21,16 @@ and what it does is measured (`jaxnmc.models.tune_thresholds`).
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-from jax import lax
 from jax import numpy as jnp
 
 from jaxnmc.errors import ConfigError
 from jaxnmc.models.gpt_config import Config
 from jaxnmc.models.spike_counts import sites
+from jaxnmc.models.to_spikes import reached_at
 from jaxnmc.ops.reference import gelu
 
 __all__ = ["scaled"]
 
-_HALVINGS = 50
 _FORMS = {"gelu": "erf", "gelu_tanh": "tanh"}
 
 
@@ -85,26 +83,9 @@ def _attention(p, at) -> dict[str, Any]:
 
 
 def _feed_forward(mlp: str, p, m) -> dict[str, Any]:
-  fire = p["fire"] * m if mlp not in _FORMS else _along(_FORMS[mlp], p, m)
-  down = {**p["down"], "weight": p["down"]["weight"] * m}
-  return {**p, "fire": fire, "down": down}
-
-
-def _along(form: str, p, m) -> jax.Array:
-  """Where GELU reaches m times what it reaches at each threshold.
-
-  By halving: gelu(x) < x for x > 0, and x - gelu(x) is at most 0.17 there.
-  Levels at or below 0, which no conversion gives, keep their thresholds.
-  """
+  """Levels at or below 0, which no conversion gives, keep their thresholds."""
   fire = p["fire"]
-  levels = gelu(fire, form) * m
-
-  def halve(_, ends):
-    low, high = ends
-    middle = (low + high) / 2
-    below = gelu(middle, form) < levels
-    return jnp.where(below, middle, low), jnp.where(below, high, middle)
-
-  start = jnp.zeros_like(levels), jnp.maximum(levels, 0) + 0.5
-  _, high = lax.fori_loop(0, _HALVINGS, halve, start)
-  return jnp.where(levels > 0, high, fire)
+  levels = gelu(fire, _FORMS[mlp]) if mlp in _FORMS else fire
+  moved = jnp.where(levels > 0, reached_at(mlp, levels * m), fire)
+  down = {**p["down"], "weight": p["down"]["weight"] * m}
+  return {**p, "fire": moved, "down": down}

@@ -25,6 +25,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax import numpy as jnp
 
 from jaxnmc.errors import ConfigError
@@ -33,12 +34,13 @@ from jaxnmc.models.gpt_config import Config, Windows
 from jaxnmc.ops.reference import Reference, gelu
 from jaxnmc.spike import checks, thresholds
 
-__all__ = ["Recipe", "convert", "stream", "values"]
+__all__ = ["Recipe", "convert", "reached_at", "stream", "values"]
 
 # Of the least-squares map, relative to the mean square of a count.
 _RIDGE = 1e-2
 # The growing branch of GELU begins at its minimum.
 _GELU_LEAST = -0.7517916
+_HALVINGS = 50
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -268,7 +270,7 @@ def _counts(kind: str, p: Mapping, here, how: Recipe) -> dict:
   given = np.asarray(here[f"mlp.{site}"], np.float64)
   top = _tops(given, ticks, how.mlp_top, signed)
   levels = (np.arange(ticks)[:, None] + 0.5) * top / ticks
-  fire = _inputs(kind, levels).astype(np.float32)
+  fire = np.asarray(reached_at(kind, jnp.float32(levels)))
   matrix = np.asarray(p["down"]["weight"], np.float64)
   down = {**p["down"], "weight": matrix * (top / ticks)}
   if site == "gelu" and "bias" in down:
@@ -305,16 +307,28 @@ def _percentile(how: str) -> float:
   return share
 
 
-def _inputs(mlp: str, levels: np.ndarray) -> np.ndarray:
-  """Where the activation reaches these levels, on its growing branch."""
+def reached_at(mlp: str, levels: jax.Array) -> jax.Array:
+  """Where an activation reaches levels, on its growing branch.
+
+  By halving an interval: gelu(x) < x for x > 0, and x - gelu(x) is at most
+  0.17 there.
+
+  Args:
+    mlp: of the config.
+    levels: float[...] above the least value of the activation; may be traced.
+
+  Returns:
+    float[...], dtype of levels.
+  """
   if mlp in ("relu", "swiglu"):
     return levels
   form = "tanh" if mlp == "gelu_tanh" else "erf"
-  # gelu(x) < x for x > 0, and x - gelu(x) is at most 0.17 there.
-  low, high = np.full_like(levels, _GELU_LEAST), levels + 0.5
-  act = lambda x: np.asarray(gelu(jnp.asarray(x), form), np.float64)
-  for _ in range(60):
+
+  def halve(_, ends):
+    low, high = ends
     middle = (low + high) / 2
-    below = act(middle) < levels
-    low, high = np.where(below, middle, low), np.where(below, high, middle)
-  return high
+    below = gelu(middle, form) < levels
+    return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+  start = jnp.full_like(levels, _GELU_LEAST), levels + 0.5
+  return lax.fori_loop(0, _HALVINGS, halve, start)[1]
