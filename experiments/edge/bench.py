@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from edge import chip, stages, states, teach
+import teaching
+
+from edge import chip, stages, states
 from edge.commands import Corpus
 from edge.measure import Integers, Judge
 from jaxnmc.io.tokenizer import BPETokenizer
@@ -96,15 +98,16 @@ class Bench:
   ) -> Any:
     """Parameters after some steps on the commands."""
     seq = min(32, config.context)
-    how = teach.Teaching(
+    how = teaching.Teaching(
       steps=steps,
       lr=lr,
       seq=seq,
+      weight_decay=0.05,
       alpha=0.5 if teacher else 0.0,
       cosine=1.0 if teacher else 0.0,
       only=only,
     )
     documents = self.corpus.documents()
-    return teach.teach(
+    return teaching.teach(
       how, config, params, self.tokenizer, documents, place / "run", teacher
     )

@@ -3,7 +3,7 @@
 import pathlib
 from typing import Any
 
-from edge import measure, stages, teach
+from edge import measure, stages, tiny_gpt
 from edge.bench import Bench
 from jaxnmc.compress import heads, shrink, units
 
@@ -14,7 +14,7 @@ _RECOVERY = 0.25
 def baseline(bench: Bench, place: pathlib.Path) -> dict[str, Any]:
   """Trains TinyGPT; scores, sizes and times it."""
   options = bench.options
-  config = teach.tiny_gpt(
+  config = tiny_gpt.config(
     bench.tokenizer,
     hidden_size=options.hidden,
     num_layers=options.layers,

@@ -1,25 +1,16 @@
-"""Stages of a run: each is done once, kept, and found again by the next run."""
+"""Stages of a run, one after the other, each kept in its folder."""
 
 import dataclasses
-import json
 import pathlib
-import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxnmc.errors import UserError
-from jaxnmc.io.files import write_bytes
+import kept
+
 from jaxnmc.models import families, gpt
-from jaxnmc.report.files import make_folder
 from jaxnmc.train import export
 
-_DONE = "stage.json"
 _MODEL = "model.npz"
-
-
-class StageError(UserError):
-  """A folder belongs to another run."""
 
 
 @dataclasses.dataclass
@@ -59,42 +50,9 @@ class Run:
     number = len(self.results) + 1
     self._settings |= settings
     place = self.folder / f"{number:02}-{name}"
-    done, head = place / _DONE, f"[{number}/{self.total}] {name}"
-    asked = json.loads(json.dumps(self._settings))
-    begun = place / "settings.json"
-    for kept in (done, begun):
-      if kept.exists():
-        self._same(kept, asked)
-    if done.exists():
-      found = json.loads(done.read_text())["result"]
-      _say(f"{head}: done before")
-    else:
-      make_folder(str(place))
-      write_bytes(begun, json.dumps({"settings": asked}).encode())
-      _say(f"{head} ...")
-      start = time.monotonic()
-      found = json.loads(json.dumps(work(place)))
-      text = json.dumps({"settings": asked, "result": found}, indent=1)
-      write_bytes(done, text.encode())
-      _say(f"{head}: {time.monotonic() - start:,.0f} s")
-    self.results[name] = found
-    return found
-
-  def _same(self, path: pathlib.Path, asked: dict[str, Any]) -> None:
-    try:
-      found = json.loads(path.read_text())["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-      raise StageError(
-        f"{path}: is no file of a stage ({error}); remove {path.parent}, and"
-        " the stage is done again"
-      ) from error
-    for key in asked | found:
-      if found.get(key) != asked.get(key):
-        raise StageError(
-          f"{path.parent}: was made with --{key} {found.get(key)}, now it is"
-          f" {asked.get(key)}; give the same, or another --workdir, or remove"
-          " the folder and those after it"
-        )
+    head = f"[{number}/{self.total}] {name}"
+    self.results[name] = kept.once(place, self._settings, work, head)
+    return self.results[name]
 
   def place(self, name: str) -> pathlib.Path:
     """The folder of a stage that was done."""
@@ -110,7 +68,3 @@ class Run:
 def keep(place: pathlib.Path, config: gpt.Config, params: Any) -> None:
   """Writes the model of a stage."""
   export.save(place / _MODEL, params, {"config": families.to_json(config)})
-
-
-def _say(line: str) -> None:
-  print(line, file=sys.stderr, flush=True)

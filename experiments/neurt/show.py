@@ -3,6 +3,7 @@
 from typing import Any
 
 from jaxnmc.report import plots, tables
+from neurt import on_chip
 from neurt.energies import CLAIMED
 
 _AXES = {
@@ -53,7 +54,7 @@ def tables_of(found: dict[str, Any]) -> None:
   _both_readings(found)
   _energy(found, people)
   if found["chip"] is not None:
-    _chip(found["chip"])
+    on_chip.show(found["chip"])
 
 
 def _both_readings(found: dict[str, Any]) -> None:
@@ -114,13 +115,3 @@ def plot(found: dict[str, Any], folder: str) -> None:
   axes[0].legend(loc="lower left", fontsize=8)
   for path in plots.save({"neurtransformer": figure}, folder):
     print(path)
-
-
-def _chip(found: dict[str, Any]) -> None:
-  """What ran on cores."""
-  print(
-    f"on {found['cores']:,} cores of {found['chips']} chips:"
-    f" {found['ids']} ids, {found['spikes']:,} spikes of q, k and v (measured)"
-  )
-  for name, (equal, all_of_them) in found["equal"].items():
-    print(f"{name}: {equal:,} of {all_of_them:,} logits are those of fixed")

@@ -6,6 +6,7 @@ from typing import Any
 from jaxnmc.errors import ConfigError
 from jaxnmc.models.spiking import NEURONS
 from jaxnmc.ops.attention import PAIRINGS
+from jaxnmc.spike.surrogates import KINDS
 
 # Far beyond any model; a size above it is a damaged or invented config.
 _MAX_SIZE = 1 << 30
@@ -18,6 +19,7 @@ CHOICES = {
   "rotary_pairs": PAIRINGS,
   "attention": ("softmax", "ssa"),
   "neuron": NEURONS,
+  "surrogate": tuple(KINDS),
 }
 MAX_TICKS = 64
 Windows = tuple[int | None, ...]
@@ -70,6 +72,7 @@ class Config:
     ticks: of the neurons of "ssa".
     neuron: of "ssa": "lif" or "if".
     signed: its spikes are -1, 0 and 1; else 0 and 1.
+    surrogate: the slope of its spikes in training (`spike.surrogates`).
     windows: how many of the last tokens each of its heads remembers, null for
       all; or such a list for each layer; None: all remember all.
     mlp_ticks: ticks of spiking feed-forward blocks; None: they do not spike.
@@ -110,6 +113,7 @@ class Config:
   ticks: int = 4
   neuron: str = "lif"
   signed: bool = False
+  surrogate: str = "atan"
   windows: Windows | tuple[Windows, ...] | None = None
   mlp_ticks: int | None = None
   bias: bool = False

@@ -27,9 +27,14 @@ import functools
 from jaxnmc.spike import surrogates
 
 NEURONS = ("lif", "if")
+# Ticks after which a potential is computed once, without which the time of
+# compilation grows with a power of the ticks (one token, 14 ticks: minutes).
+_SETTLED = 2
 
 
-def neuron(ops, kind: str, signed: bool, drives, theta, slope) -> list:
+def neuron(
+  ops, kind: str, signed: bool, drives, theta, slope, const=None
+) -> list:
   """Spikes of a neuron from rest, soft reset, no gradient through the reset.
 
   Args:
@@ -39,15 +44,18 @@ def neuron(ops, kind: str, signed: bool, drives, theta, slope) -> list:
     drives: one value [T, ..., n] per tick.
     theta: threshold, [n] or [T, ..., n].
     slope: of the spike, for `ops.compare`.
+    const: any constant not below 0, for `ops.settle`; None: theta is one.
 
   Returns:
     One value of 0 and 1 (signed: also -1) per tick.
   """
   spikes, v = [], None
-  for x in drives:
+  for tick, x in enumerate(drives, 1):
     h = x if v is None else ops.add(v, x)
     if kind == "lif":
       h = ops.shift(h, 1)
+    if tick % _SETTLED == 0:
+      h = ops.settle(h, theta if const is None else const)
     up = ops.compare(h, theta, slope)
     v = ops.select(up, ops.sub(h, theta), h)
     if not signed:
@@ -110,7 +118,7 @@ def attend(ops, config, p, drives, mask, state):
   Returns:
     (spikes over all ticks [T, ..., heads d], state).
   """
-  slope = surrogates.fire
+  slope = _slope(config.surrogate)
   log = lambda name: ops.const(name, p[name], transform="positive")
   fires = functools.partial(neuron, ops, config.neuron, config.signed)
   ticks, size = range(config.ticks), config.context
@@ -140,8 +148,9 @@ def attend(ops, config, p, drives, mask, state):
     )
     read.append(ops.site(f"read.{t}", y, whole=size * config.head_size))
     memory.append(after)
-  theta = ops.mul(order, log("out"))
-  total = functools.reduce(ops.add, fires(read, theta, slope))
+  level = log("out")
+  sent = fires(read, ops.mul(order, level), slope, level)
+  total = functools.reduce(ops.add, sent)
   # Wo has the division by the ticks in its weights.
   out = ops.site("counts", ops.keep(mask, total), whole=config.ticks)
   return out, {"seen": last, "memory": memory}
@@ -176,6 +185,13 @@ def counts(ops, x, table, ticks: int, signed: bool):
   ]
   total = ops.sub(*totals) if signed else totals[0]
   return ops.site("counts", total, whole=ticks)
+
+
+@functools.cache
+def _slope(kind: str):
+  """Slope of a spike of attention, by the name of its surrogate."""
+  shape = surrogates.surrogate(kind)
+  return lambda h, theta: surrogates.fire(h, theta, shape)
 
 
 @functools.cache

@@ -51,6 +51,7 @@ class Recipe:
     ticks: of the neurons of attention; None: attention stays as it is.
     neuron: of attention, one of `spiking.NEURONS`.
     signed: its spikes are -1, 0 and 1; else 0 and 1.
+    surrogate: slope of its spikes in training; no spike depends on it.
     windows: how many tokens each head remembers, None for all; where heads
       were pruned, such a tuple for each layer; or None.
     positions: "rotary", "learned" or "none"; None: as the model has them.
@@ -64,6 +65,7 @@ class Recipe:
   ticks: int | None = 4
   neuron: str = "lif"
   signed: bool = False
+  surrogate: str = "atan"
   windows: Windows | tuple[Windows, ...] | None = None
   positions: str | None = None
   share: float = 99.0
@@ -166,6 +168,7 @@ def _attention_fields(config: Config, how: Recipe) -> dict[str, Any]:
     "ticks": how.ticks,
     "neuron": how.neuron,
     "signed": how.signed,
+    "surrogate": how.surrogate,
     "windows": how.windows,
     "positions": positions,
   }

@@ -19,6 +19,7 @@ from jaxnmc.numerics.packed import Packed
 from jaxnmc.numerics.sigmoid import SigmoidTable
 from jaxnmc.numerics.weights import QDense, QMatrix
 from jaxnmc.ops.memory import recall
+from jaxnmc.ops.settle import settle
 from jaxnmc.ops.windows import recall_windows
 
 Int = int | jax.Array  # a static number
@@ -49,6 +50,10 @@ class IntAlu:
     """Names a value that may travel; `cast` says that it is a message."""
     del path, cast
     return x
+
+  def settle(self, x: Value, const: Value) -> Value:
+    """x, computed once (`jaxnmc.ops.settle`); const is not below 0."""
+    return settle(x, jnp.ravel(const)[0])
 
   # --- element-wise
 

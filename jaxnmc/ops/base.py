@@ -61,6 +61,18 @@ class Ops:
     """The full path of a name in the present scope."""
     return ".".join((*self._path, name))
 
+  # --- how it is compiled
+
+  def settle(self, x, const):
+    """x; as an instruction to compute it once and keep it, where there is one.
+
+    Args:
+      x: a value.
+      const: any constant of the model that is not below 0.
+    """
+    del const
+    return x
+
   # --- the host's count
 
   def positions(self, ids, mask=None, before=None):

@@ -101,6 +101,11 @@ class Elementwise(FixedPoint):
     low, high = min(x.low, 0), max(x.high, 0)
     return dataclasses.replace(x, q=q, low=low, high=high)
 
+  def settle(self, x, const) -> Fx:
+    """x, computed once, where instructions are those of a processor."""
+    const = self._plain(self._here(), const)
+    return dataclasses.replace(x, q=self.alu.settle(x.q, const.q))
+
   def sigmoid(self, x) -> Fx:
     """Table sigmoid of the plan; 0 to 2^out_frac, out_frac fraction bits."""
     path = self._here()

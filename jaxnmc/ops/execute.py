@@ -17,6 +17,7 @@ from jaxnmc.kernels import pallas_recurrence, stack
 from jaxnmc.ops.alu import IntAlu
 from jaxnmc.ops.graph import Graph
 from jaxnmc.ops.layout import Layout, Op, Run, common, runs
+from jaxnmc.ops.settle import settle
 
 
 @struct.dataclass
@@ -180,15 +181,8 @@ class _Evaluator:
     return getattr(self.alu, op.op)(*args, **static)
 
   def settle(self, x: jax.Array) -> jax.Array:
-    """x, computed once and kept.
-
-    XLA on CPU repeats a chain of element-wise instructions in every reader of
-    its result, of which a value that is sent has many.  A branch that is taken
-    as far as the data say ends the chain; a barrier does not.
-    """
-    return lax.cond(
-      self.numbers.layers >= 0, lambda v: v, lambda v: jnp.zeros_like(v), x
-    )
+    """x, computed once: a value that is sent has many readers."""
+    return settle(x, self.numbers.layers)
 
   def outside(self, where):
     kind, i = where

@@ -106,6 +106,11 @@ class GraphAlu(IntAlu):
   def _constant(self, sym: Sym) -> bool:
     return self.nodes[sym.id].op == "const"
 
+  def settle(self, x, const) -> Sym:
+    """x: neurons compute once as it is."""
+    del const
+    return x
+
   def param(self, array) -> Sym:
     """A constant of the neurons."""
     if isinstance(array, Sym):

@@ -23,6 +23,7 @@ from jaxnmc.ops.memory import (
   memory_width,
   recall,
 )
+from jaxnmc.ops.settle import settle
 from jaxnmc.ops.windows import (
   Windows,
   by_age,
@@ -452,6 +453,10 @@ class Reference(Ops):
     y, state, past = recall_windows(q, k, v, state, past, heads, windows, mask)
     state = self.site(name, state, whole=size)
     return y, {"sums": state, "past": [by_age(x) for x in past]}
+
+  def settle(self, x, const):
+    """x, computed once (`jaxnmc.ops.settle`)."""
+    return settle(x, jnp.ravel(const)[0])
 
   def literal(self, values: tuple[int, ...], like):
     """Whole numbers as a value, one for each feature, of the type of `like`."""

@@ -186,10 +186,9 @@ def test_softmax_that_sees_all_alike_is_not_sparse(edge):
 
   from jaxnmc.models import gpt
 
-  config = edge("teach").tiny_gpt(
-    edge("teach").BPETokenizer.train(["a"], 259), hidden_size=8, num_layers=1,
-    num_heads=2,
-  )  # fmt: skip
+  tiny = edge("tiny_gpt")
+  tokenizer = tiny.BPETokenizer.train(["a"], 259)
+  config = tiny.config(tokenizer, hidden_size=8, num_layers=1, num_heads=2)
   params = gpt.init_params(config, jax.random.key(0))
   params["layers"][0]["attn"]["q"]["weight"] *= 0
   ids = np.arange(16).reshape(1, 16)
@@ -234,9 +233,9 @@ def test_a_share_that_leaves_nothing(edge, tmp_path, flag, said):
 
   from jaxnmc.models import gpt
 
-  bench, stages, teach = edge("bench"), edge("stages"), edge("teach")
-  tokenizer = teach.BPETokenizer.train(["a"], 259)
-  config = teach.tiny_gpt(tokenizer, hidden_size=8, num_layers=2, num_heads=2)
+  bench, stages, tiny = edge("bench"), edge("stages"), edge("tiny_gpt")
+  tokenizer = tiny.BPETokenizer.train(["a"], 259)
+  config = tiny.config(tokenizer, hidden_size=8, num_layers=2, num_heads=2)
   run = stages.Run(tmp_path, 2)
   params = gpt.init_params(config, jax.random.key(0))
 

@@ -126,6 +126,14 @@ ROWS = {
   "shift": Row(
     op("shift", 4), (C,), same, 13, lambda a: a / 16, bound=(-2000, 3000)
   ),
+  "settle": Row(
+    op("settle"),
+    (C, U),
+    lambda c, u: c,
+    9,
+    lambda c, u: c,
+    bound=(-2000, 3000),
+  ),
   "min": Row(
     op("min"),
     (A, C),
