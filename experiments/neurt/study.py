@@ -24,6 +24,7 @@ from jaxnmc.models.model import Model
 from jaxnmc.report import backends
 from jaxnmc.train import data
 from neurt import measure
+from neurt.windows import spread
 
 _TRAIN = flags.DEFINE_list("train", [], "Training text files (.gz allowed).")
 _TEXT = flags.DEFINE_string("text", None, "NAME=FILE to predict.")
@@ -76,27 +77,6 @@ def _tiny() -> Model:
   return families.model("tiny, random", config, params, tokenizer=tokenizer)
 
 
-def windows(given: list[int], heads: int) -> tuple[int | None, ...] | None:
-  """A window for each head, evenly chosen of those that are given.
-
-  Args:
-    given: tokens, 0 for all; none: all heads remember all.
-    heads: of a layer.
-
-  Raises:
-    UserError: fewer windows than heads.
-  """
-  if not given:
-    return None
-  if len(given) < heads:
-    raise UserError(
-      f"--windows: found {len(given)} of them for {heads} heads; give one for"
-      " each, or none"
-    )
-  rows = np.linspace(0, len(given) - 1, heads).round().astype(int)
-  return tuple(given[k] or None for k in rows)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Study:
   """A teacher, what is made of it, and the text it is judged on.
@@ -119,9 +99,7 @@ class Study:
 
   def recipe(self, **changes: Any) -> to_spikes.Recipe:
     """How the model is converted, by the flags."""
-    kept = windows(
-      [int(w) for w in _WINDOWS.value], self.model.config.num_heads
-    )
+    kept = spread([int(w) for w in _WINDOWS.value], self.model.config.num_heads)
     how = to_spikes.Recipe(
       ticks=_TICKS.value,
       neuron=_NEURON.value,

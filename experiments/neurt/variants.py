@@ -40,6 +40,10 @@ def _value(field: str, text: str, kind: str) -> Any:
     raise UserError(f"--vary windows={text}: allowed is windows=none")
   if text in _WORDS:
     return _WORDS[text]
+  if "bool" in kind:
+    raise UserError(
+      f"--vary {field}: found {text!r}; allowed are true and false"
+    )
   if "str" in kind:
     return text
   try:

@@ -14,8 +14,9 @@ from jaxnmc.errors import ConfigError, PlanError, TokenError
 from jaxnmc.models import gpt, spiking
 from jaxnmc.numerics.fx import codes
 from jaxnmc.ops.reference import Reference
-from jaxnmc.spike import surrogates
-from jaxnmc.spike.neurons import IF, LIF
+from jaxnmc.spike import qcfs, surrogates
+from jaxnmc.spike.neurons import IF, LIF, run
+from jaxnmc.spike.signed import STBIF
 from jaxnmc.spike.ssa import SSA
 from jaxnmc.spike.ssa import attend as attend_arrays
 
@@ -159,6 +160,44 @@ def test_counts_are_thresholds_passed():
   count = lambda signed: spiking.counts(Reference(), x, table, 3, signed)
   np.testing.assert_array_equal(count(False), [[0, 1], [2, 0], [0, 3]])
   np.testing.assert_array_equal(count(True), [[0, 1], [2, -2], [-3, 3]])
+
+
+# --- feed-forward blocks
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_blocks_count_what_the_other_codes_count(signed):
+  """A rate under an even drive; accumulate, then fire; ST-BIF at rest.
+
+  The table has all of a drive at once.  The others get it tick by tick, evenly
+  or not; a rate is another one where it comes unevenly.
+  """
+  ticks, unit = 8, np.float32([3, 5, 9])
+  top = 2 * ticks * unit
+  x = np.arange(-60, 61, dtype=np.float32)[:, None] * np.ones(3, np.float32)
+  # Down, ST-BIF rounds a tie to the higher count, a table to the lower one.
+  tie = (x < 0) & (np.abs(x) % (2 * unit) == unit)
+  table = (np.arange(ticks)[:, None] + np.float32(0.5)) * top / ticks
+  found = spiking.counts(Reference(), x, table, ticks, signed)
+  even = np.broadcast_to(x, (ticks, *x.shape))
+  noise = np.random.default_rng(0).integers(-40, 40, even.shape)
+  uneven = even + noise - np.roll(noise, 1, 0)
+  assert (uneven.sum(0) == ticks * x).all()
+  low = -ticks if signed else 0
+  quiet = np.zeros((ticks - low, *x.shape), np.float32)
+  neuron = STBIF(low=low, high=ticks)
+  for drive in (even, uneven):
+    rest, _ = run(neuron, np.concatenate([drive, quiet]), threshold=top)
+    same = np.asarray(rest.count == found)
+    assert (same | (tie if signed else False)).all()
+    if not signed:
+      sent = qcfs.accumulate_then_fire(drive, top).sum(0)
+      np.testing.assert_array_equal(sent, found)
+  if not signed:
+    rate = lambda drive: run(IF(half=True), drive, threshold=top)[1].sum(0)
+    np.testing.assert_array_equal(rate(even), found)
+    assert (rate(uneven) != found).mean() > 0.1
+  assert len(np.unique(found)) == ticks - low + 1
 
 
 # --- the whole model
