@@ -104,7 +104,8 @@ def _bench() -> Bench:
   folder = pathlib.Path(_WORKDIR.value)
   files.make_folder(str(folder))
   kept = folder / "tokenizer.npz"
-  if kept.exists():
+  # A folder without a first stage may have one of other flags.
+  if kept.exists() and any(folder.glob("01-*")):
     tokenizer = BPETokenizer.load(kept)
   else:
     documents = corpus.documents()
@@ -132,6 +133,7 @@ def run() -> dict:
   data |= some(
     "vocab", "hidden", "layers", "heads", "steps", "lr", "calibration"
   )
+  data |= {"most_more": _MOST_MORE.value, "most_general": _MOST_GENERAL.value}
   data |= some("most_tested") | {"smoke": _SMOKE.value, "seed": _SEED.value}
   stage("baseline", data, lambda place: floats.baseline(bench, place))
   stage(
@@ -161,7 +163,8 @@ def run() -> dict:
   if bench.corpus.new:
     stage(
       "learning",
-      some("examples", "rehearse"),
+      some("examples", "rehearse")
+      | {"new": _NEW.value, "new_test": _NEW_TEST.value},
       lambda place: personal.learn(bench, "thresholds", place),
     )
   return bench.run.results | {

@@ -37,9 +37,9 @@ def once(
   """
   done, begun = place / _DONE, place / _BEGUN
   asked = json.loads(json.dumps(settings))
-  for kept in (done, begun):
-    if kept.exists():
-      _same(kept, asked)
+  for path in (done, begun):
+    if path.exists():
+      _same(path, asked)
   if done.exists():
     say(f"{head}: done before")
     return json.loads(done.read_text())["result"]

@@ -23,9 +23,11 @@ quantised form. The same command goes on with a run that was stopped.
 import dataclasses
 import pathlib
 
+import integers
+import on_chip
 import script
 from absl import flags
-from neurt import energies, integers, on_chip, show
+from neurt import energies, show
 from neurt.study import SMALL, begin, settings
 
 from jaxnmc.evaluate import provenance

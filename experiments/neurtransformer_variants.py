@@ -72,6 +72,8 @@ def measured(
   context = study.model.config.context
   found = {
     "model": study.model.name,
+    "commit": provenance.commit(),
+    "versions": provenance.versions(),
     "parameters": study.model.config.num_params,
     "attention": attention,
     "all": study.row("with blocks", *blocks),
@@ -98,7 +100,11 @@ def run() -> dict[str, Any]:
     place = folder / f"{index}-{name.replace(' ', '-')}"
     work = lambda place: measured(study, place, changes, not changes)
     head = f"[{len(rows) + 1}/{total}] {label}"
-    given = asked | {"model": _MODELS.value[index]} | changes
+    given = asked | {
+      "models": _MODELS.value[index],
+      "weights_sha256": provenance.params_sha256(study.model.params),
+      "vary": changes,
+    }
     found = kept.once(place, given, work, head)
     rows.append(found | {"variant": name, "changes": changes})
 
@@ -110,8 +116,6 @@ def run() -> dict[str, Any]:
   return {
     "settings": asked,
     "rows": rows,
-    "versions": provenance.versions(),
-    "commit": provenance.commit(),
   }
 
 

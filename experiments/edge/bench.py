@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import teaching
+from integers import Integers
 
 from edge import chip, stages, states
 from edge.commands import Corpus
-from edge.measure import Integers, Judge
+from edge.measure import Judge
 from jaxnmc.io.tokenizer import BPETokenizer
 
 
@@ -63,7 +64,9 @@ class Bench:
   tokenizer: BPETokenizer
   judge: Judge
   run: stages.Run
-  made: dict[tuple[str, str], Any] = dataclasses.field(default_factory=dict)
+  made: dict[tuple[str, str], Any] = dataclasses.field(
+    default_factory=dict, init=False
+  )
 
   def _once(self, what: str, source: str, work: Callable[[], Any]) -> Any:
     if (what, source) not in self.made:
@@ -94,7 +97,6 @@ class Bench:
     steps: int,
     lr: float,
     teacher: tuple[Any, Any] | None = None,
-    only: str | None = None,
   ) -> Any:
     """Parameters after some steps on the commands."""
     seq = min(32, config.context)
@@ -103,9 +105,8 @@ class Bench:
       lr=lr,
       seq=seq,
       weight_decay=0.05,
-      alpha=0.5 if teacher else 0.0,
-      cosine=1.0 if teacher else 0.0,
-      only=only,
+      alpha=0.5,
+      cosine=1.0,
     )
     documents = self.corpus.documents()
     return teaching.teach(

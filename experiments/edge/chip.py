@@ -1,13 +1,14 @@
 """On cores: as few as hold the model, commands that they read, their cost."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from integers import Integers
 
 import jaxnmc as nmc
-from edge.measure import Integers
 from jaxnmc.errors import PlacementError
 from jaxnmc.evaluate.intents import Questions
 from jaxnmc.numerics.fx import codes
@@ -39,8 +40,11 @@ def map_figures(graph, placed) -> dict[str, Any]:
   found["cores"] = len(placed.used_cores)
   fewest = on_chips(graph, objective="memory")
   found["fewest_cores"] = len(fewest.used_cores)
+  few = dataclasses.replace(
+    nmc.chip.loihi2(chips=1), cores_per_chip=ARTICLE_CORES
+  )
   try:
-    chips.on_cores(graph, ARTICLE_CORES)
+    nmc.place(graph, few)
     found["twelve_cores"] = "fits"
   except PlacementError as error:
     found["twelve_cores"] = str(error)

@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from integers import Integers
 
 import jaxnmc as nmc
 from edge import chip, measure, spikes
 from edge.bench import Bench
-from edge.measure import Integers
 from jaxnmc.evaluate.intents import Questions
 from jaxnmc.models import gpt, to_spikes
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from integers import Integers
 
 import jaxnmc as nmc
 from edge import measure
@@ -35,7 +36,7 @@ def quantise(bench: Bench, source: str, place: pathlib.Path) -> dict[str, Any]:
   return found
 
 
-def exportable(made: measure.Integers) -> dict[str, Any]:
+def exportable(made: Integers) -> dict[str, Any]:
   """What synapses ask of weights, and whether the whole model has integers.
 
   Synapses hold symmetric codes; there is no zero point, and a scale is a shift.

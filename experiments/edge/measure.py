@@ -6,8 +6,10 @@ import statistics
 import time
 from typing import Any
 
+import integers
 import jax
 import numpy as np
+from integers import Integers
 
 import jaxnmc as nmc
 from edge.commands import Corpus, question
@@ -65,17 +67,11 @@ class Judge:
     run = jax.jit(nmc.reference(gpt.make(config)))
     return intents.score(run, params, self.test).to_dict()
 
-  def integers(
-    self, config: gpt.Config, params: Any, preset: str
-  ) -> "Integers":
-    """A plan by the calibration text, and the integers."""
-    fn = gpt.make(config)
-    stats = nmc.calibrate(fn)(params, [{"ids": self.calibration}])
-    plan = nmc.plan(stats, getattr(nmc.quantize, preset))
-    qparams = nmc.quantize_params(params, plan)
-    return Integers(config, params, fn, plan, qparams)
+  def integers(self, config: gpt.Config, params: Any, preset: str) -> Integers:
+    """Formats by the calibration text, and the integers."""
+    return integers.of(config, params, self.calibration, preset)
 
-  def score(self, made: "Integers") -> dict[str, Any]:
+  def score(self, made: Integers) -> dict[str, Any]:
     """Scores of a model under its formats.
 
     Softmax attention has no integers; its scores are those of `fake_quant`,
@@ -88,25 +84,6 @@ class Judge:
       name = "fake_quant"
     found = intents.score(jax.jit(run), given, self.test)
     return found.to_dict() | {"interpreter": name}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Integers:
-  """A model in integers.
-
-  Attributes:
-    config: of the model.
-    params: its float parameters.
-    fn: model function.
-    plan: formats.
-    qparams: integer parameters.
-  """
-
-  config: gpt.Config
-  params: Any
-  fn: Any
-  plan: Any
-  qparams: Any
 
 
 def asked(

@@ -2,9 +2,9 @@
 
 import jax
 import numpy as np
+from integers import Integers
 
 import jaxnmc as nmc
-from edge.measure import Integers
 from jaxnmc.evaluate.intents import Questions
 
 HIDDEN = "norm"  # the site in front of the head

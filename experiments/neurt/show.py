@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import on_chip
+
 from jaxnmc.report import plots, tables
-from neurt import on_chip
 from neurt.energies import CLAIMED
 
 _AXES = {
@@ -13,7 +14,8 @@ _AXES = {
 }
 
 
-def _percent(figure: dict, digits: int = 1) -> str:
+def percent(figure: dict, digits: int = 1) -> str:
+  """A share with its spread, if there is one, in per cent."""
   spread = figure["spread"]
   more = "" if spread is None else f" ± {100 * spread:.{digits}f}"
   return f"{100 * figure['value']:+.{digits}f}{more}"
@@ -33,7 +35,7 @@ def tables_of(found: dict[str, Any]) -> None:
     (
       row["row"],
       f"{row['perplexity']:.2f}",
-      _percent(row["change"]),
+      percent(row["change"]),
       f"{100 * row['agreement']['value']:.1f}",
       f"{row['cosine_hidden']:.3f}",
       f"{row['cosine_logits']:.3f}",
@@ -63,8 +65,8 @@ def _both_readings(found: dict[str, Any]) -> None:
   tuned, control = (row["change"] for row in found["rows"][-2:])
   change = tuned["value"]
   print(
-    f"perplexity: spiking and tuned {_percent(tuned)} %, the dense model with"
-    f" the same steps {_percent(control)} %"
+    f"perplexity: spiking and tuned {percent(tuned)} %, the dense model with"
+    f" the same steps {percent(control)} %"
   )
   lower = "yes" if change <= -0.097 else "no"
   within = "yes" if change <= 0.10 else "no"

@@ -17,7 +17,7 @@ from smoke_model import STORIES
 
 import jaxnmc as nmc
 from jaxnmc.errors import UserError
-from jaxnmc.evaluate import bits, text
+from jaxnmc.evaluate import bits, provenance, text
 from jaxnmc.io.tokenizer import ByteTokenizer
 from jaxnmc.models import families, gpt, to_spikes
 from jaxnmc.models.model import Model
@@ -218,4 +218,8 @@ def settings() -> dict[str, Any]:
   names = ("train", "text", "ticks", "neuron", "signed", "windows")
   names += ("positions", "share", "mlp_top", "steps", "lr", "control_lr")
   names += ("alpha", "cosine", "batch", "seq", "calibration", "documents")
-  return {name: flags.FLAGS[name].value for name in (*names, "smoke")}
+  found = {name: flags.FLAGS[name].value for name in (*names, "smoke")}
+  if not _SMOKE.value and _TEXT.value:
+    files = [*_TRAIN.value, text.named(_TEXT.value)[1]]
+    found["texts_sha256"] = [provenance.file_sha256(path) for path in files]
+  return found

@@ -1,62 +1,60 @@
 """Variants of the recipe: what is asked for, and what is shown of them."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from jaxnmc.errors import UserError
-from jaxnmc.models import to_spikes
+from jaxnmc.models.gpt_config import CHOICES, MAX_TICKS
 from jaxnmc.report import plots, tables
+from neurt import show
 from neurt.energies import CLAIMED
 
-_FIELDS = ("ticks", "neuron", "signed", "surrogate", "share", "windows")
+_FIELDS = ("ticks", "neuron", "signed", "surrogate", "share", "windows", "seed")
 _BAND = 10.0  # of perplexity, in per cent: that of the paper
-_WORDS = {"true": True, "false": False, "none": None}
 
 
 def parse(given: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
   """(name, changes of the recipe) of each variant, from FIELD=A,B.
 
   Raises:
-    UserError: there is no such field, it has no value, or one of another type.
+    UserError: there is no such field, or no such value of it.
   """
   found: list[tuple[str, dict[str, Any]]] = []
-  types = {f.name: f.type for f in dataclasses.fields(to_spikes.Recipe)}
   for text in given:
     field, _, values = text.partition("=")
-    if field not in (*_FIELDS, "seed") or not values:
+    if field not in _FIELDS or not values:
       raise UserError(
-        f"--vary {text}: found {field!r}; allowed are"
-        f" {', '.join((*_FIELDS, 'seed'))}, each with values, as ticks=2,8"
+        f"--vary {text}: found {field!r}; allowed are {', '.join(_FIELDS)},"
+        " each with values, as ticks=2,8"
       )
-    kind = str(types.get(field, int))
     for value in values.split(","):
-      found.append((f"{field} {value}", {field: _value(field, value, kind)}))
+      found.append((f"{field} {value}", {field: _value(field, value)}))
   return found
 
 
-def _value(field: str, text: str, kind: str) -> Any:
-  if field == "windows" and text != "none":
-    raise UserError(f"--vary windows={text}: allowed is windows=none")
-  if text in _WORDS:
-    return _WORDS[text]
-  if "bool" in kind:
-    raise UserError(
-      f"--vary {field}: found {text!r}; allowed are true and false"
-    )
-  if "str" in kind:
-    return text
+def _value(field: str, text: str) -> Any:
+  """A value of the type and range of its field."""
+  words = {"signed": {"true": True, "false": False}, "windows": {"none": None}}
+  choices = words.get(field) or {k: k for k in CHOICES.get(field, ())}
+  if choices:
+    if text not in choices:
+      raise UserError(
+        f"--vary {field}: found {text!r}; allowed: {', '.join(choices)}"
+      )
+    return choices[text]
+  low, high = {"ticks": (1, MAX_TICKS), "share": (0, 100)}.get(
+    field, (0, 2**31)
+  )
   try:
-    return float(text) if "float" in kind else int(text)
+    number = float(text) if field == "share" else int(text)
   except ValueError:
+    number = -1
+  if not low <= number <= high:
     raise UserError(
-      f"--vary {field}: found {text!r}; allowed are numbers"
-    ) from None
-
-
-def _change(row: dict[str, Any]) -> str:
-  change = row["change"]
-  return f"{100 * change['value']:+.1f} ± {100 * change['spread']:.1f}"
+      f"--vary {field}: found {text!r}; allowed are numbers from {low} to"
+      f" {high}"
+    )
+  return number
 
 
 def _saved(row: dict[str, Any]) -> dict[str, float]:
@@ -79,9 +77,9 @@ def tables_of(found: dict[str, Any]) -> None:
     (
       f"{row['parameters'] / 1e6:.2f} M",
       row["variant"],
-      _change(row["attention"]),
-      _change(row["all"]),
-      _change(row["control"]) if row["control"] else "",
+      show.percent(row["attention"]["change"]),
+      show.percent(row["all"]["change"]),
+      show.percent(row["control"]["change"]) if row["control"] else "",
       f"{100 * row['all']['agreement']['value']:.1f}",
       f"{row['all']['cosine_hidden']:.3f}",
     )
@@ -128,7 +126,7 @@ def plot(found: dict[str, Any], folder: str) -> list[str]:
 
 def _points(ax, x, rows, name: str, colour: str, label: str) -> None:
   values = [100 * row[name]["change"]["value"] for row in rows]
-  errors = [100 * row[name]["change"]["spread"] for row in rows]
+  errors = [100 * (row[name]["change"]["spread"] or 0) for row in rows]
   ax.errorbar(
     x, values, errors, fmt="-o", ms=4, color=colour, label=label, capsize=2
   )
@@ -176,7 +174,7 @@ def _ticks(ax, rows) -> None:
 def _others(ax, rows) -> None:
   y = range(len(rows))[::-1]
   values = [100 * row["attention"]["change"]["value"] for row in rows]
-  errors = [100 * row["attention"]["change"]["spread"] for row in rows]
+  errors = [100 * (row["attention"]["change"]["spread"] or 0) for row in rows]
   ax.errorbar(
     values, y, xerr=errors, fmt="o", ms=4, color=plots.COLOURS[0], capsize=2
   )

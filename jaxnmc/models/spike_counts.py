@@ -110,11 +110,11 @@ def counts_of(
       found[name] = _magnitudes(at(f"{name}_spikes"))
     if config.signed:
       # Only their sum is a site, in which opposite spikes would cancel.
-      theta = jnp.maximum(values["attn.ssa.seen.count"], 1)
-      theta = theta * jnp.exp(p["attn"]["ssa"]["out"])
+      level = jnp.exp(p["attn"]["ssa"]["out"])
+      theta = jnp.maximum(values["attn.ssa.seen.count"], 1) * level
       out = spiking.neuron(
         *(Reference(), config.neuron, True, at("read")),
-        *(theta, surrogates.fire),
+        *(theta, surrogates.fire, level),
       )
       found["out"] = _magnitudes(out)
     else:

@@ -44,7 +44,7 @@ def neuron(
     drives: one value [T, ..., n] per tick.
     theta: threshold, [n] or [T, ..., n].
     slope: of the spike, for `ops.compare`.
-    const: any constant not below 0, for `ops.settle`; None: theta is one.
+    const: any constant, for `ops.settle`; None: theta is one.
 
   Returns:
     One value of 0 and 1 (signed: also -1) per tick.

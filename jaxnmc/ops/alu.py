@@ -52,7 +52,7 @@ class IntAlu:
     return x
 
   def settle(self, x: Value, const: Value) -> Value:
-    """x, computed once (`jaxnmc.ops.settle`); const is not below 0."""
+    """x, computed once (`jaxnmc.ops.settle`)."""
     return settle(x, jnp.ravel(const)[0])
 
   # --- element-wise

@@ -68,7 +68,7 @@ class Ops:
 
     Args:
       x: a value.
-      const: any constant of the model that is not below 0.
+      const: any constant of the model.
     """
     del const
     return x

@@ -46,7 +46,7 @@ def test_steps_on_attention_leave_the_rest(load_script):
     initializer_range=0.5,
   )
   params = script.gpt.init_params(config, script.jax.random.key(0))
-  tuned = script.tune(config, params, 3)
+  tuned = script.tune(config, params, script.draw(1, 20), 3)
   paths = script.jax.tree_util.tree_map_with_path(
     lambda path, a, b: (
       script.jax.tree_util.keystr(path, simple=True, separator="."),

@@ -1,6 +1,6 @@
 """Variants of the recipe: what can be asked for, and all of it in small."""
 
-import importlib
+import importlib.util
 import json
 
 import pytest
@@ -36,9 +36,15 @@ def test_values_have_the_type_of_their_field(variants):
   [
     ("mood=good", "found 'mood'; allowed are ticks"),
     ("ticks", "each with values, as ticks=2,8"),
-    ("ticks=few", "--vary ticks: found 'few'; allowed are numbers"),
-    ("signed=perhaps", "found 'perhaps'; allowed are true and false"),
-    ("windows=2", "allowed is windows=none"),
+    ("ticks=few", "--vary ticks: found 'few'; allowed are numbers from 1 to"),
+    ("ticks=0", "found '0'"),
+    ("ticks=none", "found 'none'"),
+    ("seed=-1", "found '-1'"),
+    ("share=150", "allowed are numbers from 0 to 100"),
+    ("signed=none", "found 'none'; allowed: true, false"),
+    ("neuron=hh", "found 'hh'; allowed: lif, if"),
+    ("surrogate=nope", "found 'nope'; allowed: atan, "),
+    ("windows=2", "found '2'; allowed: none"),
   ],
 )
 def test_what_cannot_vary(variants, text, said):
@@ -59,9 +65,14 @@ def test_heads_get_windows_from_all_of_the_range(variants):
 def test_smoke(smoke, tmp_path):
   path, work = tmp_path / "found.json", tmp_path / "runs"
   flags = ("--workdir", work, "--json", path)
+  drawn = importlib.util.find_spec("matplotlib") is not None
+  if drawn:
+    flags += ("--plot", tmp_path)
   smoke("neurtransformer_variants", *flags, compile_fast=True)
   found = json.loads(path.read_text())
   rows = {row["variant"]: row for row in found["rows"]}
+  picture = tmp_path / "neurtransformer_variants.png"
+  assert picture.exists() == drawn
   assert list(rows) == ["as it is", "ticks 1", "surrogate boxcar", "seed 1"]
   assert rows["ticks 1"]["attention"]["attention_ticks"] == 1
   assert [row["control"] is None for row in found["rows"]] == [False] + [

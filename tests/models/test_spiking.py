@@ -162,6 +162,22 @@ def test_counts_are_thresholds_passed():
   np.testing.assert_array_equal(count(True), [[0, 1], [2, -2], [-3, 3]])
 
 
+def test_a_surrogate_changes_gradients_alone():
+  params = jax.tree.map(np.float32, make_params("llama"))
+  ids = IDS[:1]
+
+  def both(kind):
+    made = dataclasses.replace(CONFIGS["llama"], surrogate=kind)
+    run = nmc.reference(gpt.make(made))
+    loss = lambda p: jnp.sum(run(p, {"ids": ids})[0].logits ** 2)
+    value, slope = jax.jit(jax.value_and_grad(loss))(params)
+    return value, slope["layers"][0]["attn"]["q"]["weight"]
+
+  (one, slope), (two, other) = both("atan"), both("boxcar")
+  assert one == two
+  assert np.abs(slope - other).max() > 1e-3 * np.abs(slope).max() > 0
+
+
 # --- feed-forward blocks
 
 

@@ -146,6 +146,12 @@ def test_tops_are_as_asked():
 # --- attention
 
 
+def test_the_model_trains_by_the_surrogate_that_was_asked_for():
+  how = Recipe(signed=True, share=80.0, mlp_ticks=None, surrogate="boxcar")
+  made, _ = convert(GPT2, make_params(GPT2), IDS[:4], how)
+  assert made.surrogate == "boxcar"
+
+
 def test_least_squares_give_what_the_stream_lacks():
   """W_o and b exact where counts tell all, up to the ridge."""
   draw = np.random.default_rng(0)

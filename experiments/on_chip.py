@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from integers import Integers
 
 import jaxnmc as nmc
 from jaxnmc.numerics.fx import codes
 from jaxnmc.report.placement import on_chips
-from neurt.integers import Integers
 
 _STEPPED = 2  # ids that the slower engine reads
 
