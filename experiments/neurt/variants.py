@@ -10,6 +10,7 @@ from neurt import show
 from neurt.energies import CLAIMED
 
 _FIELDS = ("ticks", "neuron", "signed", "surrogate", "share", "windows", "seed")
+_LOG = (10, 20, 50, 100)
 _BAND = 10.0  # of perplexity, in per cent: that of the paper
 
 
@@ -28,7 +29,9 @@ def parse(given: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
         " each with values, as ticks=2,8"
       )
     for value in values.split(","):
-      found.append((f"{field} {value}", {field: _value(field, value)}))
+      # "sigmoid" says enough, "2" does not.
+      name = value if field in CHOICES else f"{field} {value}"
+      found.append((name, {field: _value(field, value)}))
   return found
 
 
@@ -179,4 +182,9 @@ def _others(ax, rows) -> None:
     values, y, xerr=errors, fmt="o", ms=4, color=plots.COLOURS[0], capsize=2
   )
   ax.set_yticks(y, [row["variant"] for row in rows], fontsize=8)
+  if min(values) > 0:
+    ax.set_xscale("log")  # one that fails does not hide the others
+    ax.set_xticks(_LOG, map(str, _LOG))
+    ax.minorticks_off()
+    ax.set_xlim(min(_LOG[0], min(values) / 1.2), max(values) * 1.2)
   ax.set_xlabel("perplexity against the teacher, %")

@@ -22,12 +22,12 @@ def test_values_have_the_type_of_their_field(variants):
   assert found == [
     ("ticks 2", {"ticks": 2}),
     ("ticks 8", {"ticks": 8}),
-    ("neuron if", {"neuron": "if"}),
+    ("if", {"neuron": "if"}),
     ("signed false", {"signed": False}),
     ("share 95", {"share": 95.0}),
     ("seed 3", {"seed": 3}),
     ("windows none", {"windows": None}),
-    ("surrogate boxcar", {"surrogate": "boxcar"}),
+    ("boxcar", {"surrogate": "boxcar"}),
   ]
 
 
@@ -73,7 +73,7 @@ def test_smoke(smoke, tmp_path):
   rows = {row["variant"]: row for row in found["rows"]}
   picture = tmp_path / "neurtransformer_variants.png"
   assert picture.exists() == drawn
-  assert list(rows) == ["as it is", "ticks 1", "surrogate boxcar", "seed 1"]
+  assert list(rows) == ["as it is", "ticks 1", "boxcar", "seed 1"]
   assert rows["ticks 1"]["attention"]["attention_ticks"] == 1
   assert [row["control"] is None for row in found["rows"]] == [False] + [
     True
