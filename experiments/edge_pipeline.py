@@ -41,7 +41,7 @@ from edge.stages import Run
 from jaxnmc.errors import UserError
 from jaxnmc.evaluate import provenance
 from jaxnmc.io.tokenizer import BPETokenizer
-from jaxnmc.report import files, plots
+from jaxnmc.report import files
 
 _LABELLED = flags.DEFINE_string("labelled", None, "Commands with intents.")
 _MORE = flags.DEFINE_list("more", [], "Commands or phrases: their text only.")
@@ -173,20 +173,9 @@ def run() -> dict:
   }
 
 
-def main() -> int:
-  """Runs the pipeline."""
-  if _JSON.value is not None:
-    files.check_writable(_JSON.value)
-  if _PLOT.value is not None:
-    plots.check(_PLOT.value)
-  found = run()
-  if _JSON.value is not None:
-    files.write_json(_JSON.value, found)
-  show.tables_of(found)
-  if _PLOT.value is not None:
-    for path in show.plot(found, _PLOT.value):
-      print(path)
-  return 0
+def main() -> None:
+  """Runs the study."""
+  script.study(run, show.tables_of, _JSON.value, _PLOT.value, show.plot)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ from neurt import energies, show
 from neurt.study import SMALL, begin, settings
 
 from jaxnmc.evaluate import provenance
-from jaxnmc.report import files, plots
 
 _MODEL = flags.DEFINE_string("model", "wikitext-gpt", "What `load` takes.")
 _SWEEP = flags.DEFINE_list("sweep", ["2", "4", "8", "16"], "Ticks, untrained.")
@@ -95,19 +94,9 @@ def run() -> dict:
   }
 
 
-def main() -> int:
+def main() -> None:
   """Runs the study."""
-  if _JSON.value is not None:
-    files.check_writable(_JSON.value)
-  if _PLOT.value is not None:
-    plots.check(_PLOT.value)
-  found = run()
-  if _JSON.value is not None:
-    files.write_json(_JSON.value, found)
-  show.tables_of(found)
-  if _PLOT.value is not None:
-    show.plot(found, _PLOT.value)
-  return 0
+  script.study(run, show.tables_of, _JSON.value, _PLOT.value, show.plot)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from neurt import energies, variants
 from neurt.study import SMALL, Study, begin, settings
 
 from jaxnmc.evaluate import provenance
-from jaxnmc.report import files, plots
+from jaxnmc.report import files
 
 _MODELS = flags.DEFINE_list("models", ["wikitext-gpt"], "What `load` takes.")
 _VARY = flags.DEFINE_multi_string(
@@ -119,20 +119,9 @@ def run() -> dict[str, Any]:
   }
 
 
-def main() -> int:
+def main() -> None:
   """Runs the study."""
-  if _JSON.value is not None:
-    files.check_writable(_JSON.value)
-  if _PLOT.value is not None:
-    plots.check(_PLOT.value)
-  found = run()
-  if _JSON.value is not None:
-    files.write_json(_JSON.value, found)
-  variants.tables_of(found)
-  if _PLOT.value is not None:
-    for path in variants.plot(found, _PLOT.value):
-      print(path)
-  return 0
+  script.study(run, variants.tables_of, _JSON.value, _PLOT.value, variants.plot)
 
 
 if __name__ == "__main__":

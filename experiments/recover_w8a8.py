@@ -28,7 +28,7 @@ import jaxnmc as nmc
 from jaxnmc.errors import UserError
 from jaxnmc.evaluate import bits, closeness, provenance, text
 from jaxnmc.models import families
-from jaxnmc.report import backends, files, tables
+from jaxnmc.report import backends, tables
 from jaxnmc.train import data, export, loop, qat
 
 _MODEL = flags.DEFINE_string("model", "stories-mmf", "What `load` takes.")
@@ -215,15 +215,9 @@ def show(found: dict) -> None:
     print(f"won back on {name}: {said or 'nothing was lost'}")
 
 
-def main() -> int:
+def main() -> None:
   """Runs the study."""
-  if _JSON.value is not None:
-    files.check_writable(_JSON.value)
-  found = run()
-  if _JSON.value is not None:
-    files.write_json(_JSON.value, found)
-  show(found)
-  return 0
+  script.study(run, show, _JSON.value)
 
 
 if __name__ == "__main__":

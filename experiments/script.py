@@ -1,15 +1,16 @@
-"""How a script starts and ends: flags, sizes of `--smoke`, errors in a line."""
+"""How a script starts and ends: flags, `--smoke`, errors in a line, outputs."""
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from absl import app, flags
 
 from jaxnmc.errors import UserError
+from jaxnmc.report import files, plots
 
-__all__ = ["start"]
+__all__ = ["start", "study"]
 
 
 def start(
@@ -25,6 +26,35 @@ def start(
     smoke: values of flags for `--smoke`, but of those that were given.
   """
   app.run(functools.partial(_run, main, dict(smoke or {})))
+
+
+def study(
+  run: Callable[[], Any],
+  tables: Callable[[Any], None],
+  path: str | None,
+  folder: str | None = None,
+  plot: Callable[[Any, str], Iterable[Any]] = lambda found, folder: (),
+) -> None:
+  """Runs a study and says what came out.
+
+  What cannot be written is refused before the work.
+
+  Args:
+    run: does it; returns what came out, ready for JSON.
+    tables: prints it.
+    path: of --json, or None.
+    folder: for plots, or None.
+    plot: draws into the folder; returns the files.
+  """
+  files.check_writable(path)
+  if folder is not None:
+    plots.check(folder)
+  found = run()
+  files.write_json(path, found)
+  tables(found)
+  if folder is not None:
+    for picture in plot(found, folder):
+      print(picture)
 
 
 def _run(

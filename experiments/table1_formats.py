@@ -35,7 +35,7 @@ from jaxnmc.errors import UserError
 from jaxnmc.evaluate import bits, choices, closeness, provenance, tasks, text
 from jaxnmc.evaluate.subject import Subject
 from jaxnmc.models.model import Model
-from jaxnmc.report import backends, census, files, plots
+from jaxnmc.report import backends, census, plots
 
 _MODEL = flags.DEFINE_string("model", "stories-mmf", "What `load` takes.")
 _TEXT = flags.DEFINE_multi_string("text", [], "NAME=FILE to predict.")
@@ -216,20 +216,13 @@ def run() -> dict:
   }
 
 
-def main() -> int:
+def _plot(data, folder: str):
+  return plots.save({"table1_formats": show.plot(data)}, folder)
+
+
+def main() -> None:
   """Runs the study."""
-  if _JSON.value is not None:
-    files.check_writable(_JSON.value)
-  if _WORKDIR.value is not None:
-    plots.check(_WORKDIR.value)
-  data = run()
-  if _JSON.value is not None:
-    files.write_json(_JSON.value, data)
-  show.show(data)
-  if _WORKDIR.value is not None:
-    for path in plots.save({"table1_formats": show.plot(data)}, _WORKDIR.value):
-      print(path)
-  return 0
+  script.study(run, show.show, _JSON.value, _WORKDIR.value, _plot)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Tables and plots of the study."""
 
+import pathlib
 from typing import Any
 
 import on_chip
@@ -92,7 +93,7 @@ def _energy(found: dict[str, Any], people) -> None:
   people.print(tables.table("what the claims need (modelled)", head, rows))
 
 
-def plot(found: dict[str, Any], folder: str) -> None:
+def plot(found: dict[str, Any], folder: str) -> list[pathlib.Path]:
   """Savings against sequence length, ticks and rate; the claims as lines."""
   figure, axes = plots.new(3, 11, 3.4)
   kinds = ("arithmetic", "with memory", "bit-matched with memory")
@@ -115,5 +116,4 @@ def plot(found: dict[str, Any], folder: str) -> None:
       ax.set_xticks([x for x, _ in points], [str(x) for x, _ in points])
   axes[0].set_ylabel("saved in the attention core, %")
   axes[0].legend(loc="lower left", fontsize=8)
-  for path in plots.save({"neurtransformer": figure}, folder):
-    print(path)
+  return plots.save({"neurtransformer": figure}, folder)

@@ -1,5 +1,6 @@
 """Variants of the recipe: what is asked for, and what is shown of them."""
 
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,7 +115,7 @@ def tables_of(found: dict[str, Any]) -> None:
   people.print(tables.table(title, head, body))
 
 
-def plot(found: dict[str, Any], folder: str) -> list[str]:
+def plot(found: dict[str, Any], folder: str) -> list[pathlib.Path]:
   """Quality against size; quality and savings against ticks; other variants."""
   figure, axes = plots.new(3, 11.5, 3.6)
   rows = found["rows"]

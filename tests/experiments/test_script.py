@@ -1,11 +1,12 @@
 """How every script starts and ends."""
 
+import json
 import types
 
 import pytest
 from absl import app
 
-from jaxnmc.errors import ConfigError
+from jaxnmc.errors import ConfigError, UserError
 
 
 @pytest.fixture
@@ -48,3 +49,19 @@ def test_bad_input_is_one_line_and_status_2(script, capsys):
   assert capsys.readouterr().err == "error: found a, allowed is b\n"
   with pytest.raises(app.UsageError, match="extra"):
     script._run(main, {}, ["script", "extra"])
+
+
+def test_a_study_writes_what_it_found(script, tmp_path, capsys):
+  path = tmp_path / "found.json"
+  script.study(lambda: {"n": 3}, lambda found: print(found["n"]), str(path))
+  assert json.loads(path.read_text()) == {"n": 3}
+  assert capsys.readouterr().out == "3\n"
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(script, tmp_path):
+  worked = []
+  with pytest.raises(UserError, match="no such folder|does not exist"):
+    script.study(
+      lambda: worked.append(1), print, str(tmp_path / "no" / "found.json")
+    )
+  assert not worked
