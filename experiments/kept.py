@@ -28,7 +28,7 @@ def once(
 
   Args:
     place: its folder, which may hold what a stopped run left.
-    settings: flags that it depends on, as JSON values.
+    settings: what it depends on (flags, hashes), as JSON values.
     work: takes the folder and returns JSON values.
     head: what the display says of it.
 
@@ -65,7 +65,7 @@ def _same(path: pathlib.Path, asked: dict[str, Any]) -> None:
   for key in asked | found:
     if found.get(key) != asked.get(key):
       raise StageError(
-        f"{path.parent}: was made with --{key} {found.get(key)}, now it is"
+        f"{path.parent}: was made with {key} {found.get(key)}, now it is"
         f" {asked.get(key)}; give the same, or another --workdir, or remove"
         " the folder and those after it"
       )

@@ -26,6 +26,7 @@ from typing import Any
 
 import integers
 import jax
+import kept
 import numpy as np
 import on_chip
 import optax
@@ -117,11 +118,6 @@ def _model() -> tuple[gpt.Config, Any]:
     initializer_range=0.5,
   )
   return config, gpt.init_params(config, jax.random.key(0))
-
-
-def _say(text: str) -> None:
-  """One line of progress."""
-  print(text, file=sys.stderr, flush=True)
 
 
 def calibration(number: int) -> np.ndarray:
@@ -264,12 +260,12 @@ def run() -> dict[str, Any]:
   rows, chip = [], None
   for ticks in map(int, _TICKS.value):
     for attention in ATTENTION[: 3 if _TUNE.value else 2]:
-      _say(f"{ticks} ticks, attention: {attention}")
+      kept.say(f"{ticks} ticks, attention: {attention}")
       made = spiking(config, params, ids, pool, ticks, attention)
       score = _score(answers(*made, inputs), inputs, dense)
       rows.append({"ticks": ticks, "attention": attention} | score)
       if ticks == chip_ticks and attention == ATTENTION[-1]:
-        _say("in integers, and on cores")
+        kept.say("in integers, and on cores")
         chip = on_cores(*made, ids, inputs, dense)
   enough = {
     row["attention"]: row["sorted"] >= LEAST / 200 * _INPUTS.value

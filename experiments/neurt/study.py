@@ -5,21 +5,19 @@ The flags are those of both scripts of the study.
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-import jax
+import kept
 import numpy as np
+import smoke_model
 import teaching
 from absl import flags
-from smoke_model import STORIES
 
 import jaxnmc as nmc
 from jaxnmc.errors import UserError
 from jaxnmc.evaluate import bits, provenance, text
-from jaxnmc.io.tokenizer import ByteTokenizer
-from jaxnmc.models import families, gpt, to_spikes
+from jaxnmc.models import gpt, to_spikes
 from jaxnmc.models.model import Model
 from jaxnmc.report import backends
 from jaxnmc.train import data
@@ -60,23 +58,6 @@ SMALL |= {"mlp_top": "maximum", "windows": ["2", "0"], "documents": 2}
 _ONLY = r"\.attn\."
 
 
-def _tiny() -> Model:
-  tokenizer = ByteTokenizer()
-  config = gpt.Config(
-    vocab_size=tokenizer.vocab_size,
-    hidden_size=16,
-    num_layers=2,
-    num_heads=2,
-    max_position_embeddings=32,
-    intermediate_size=24,
-    norm_eps=1e-3,
-    tie_word_embeddings=False,
-  )
-  params = gpt.init_params(config, jax.random.key(0))
-  params["embed"]["weight"] *= 20
-  return families.model("tiny, random", config, params, tokenizer=tokenizer)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Study:
   """A teacher, what is made of it, and the text it is judged on.
@@ -99,12 +80,12 @@ class Study:
 
   def recipe(self, **changes: Any) -> to_spikes.Recipe:
     """How the model is converted, by the flags."""
-    kept = spread([int(w) for w in _WINDOWS.value], self.model.config.num_heads)
+    left = spread([int(w) for w in _WINDOWS.value], self.model.config.num_heads)
     how = to_spikes.Recipe(
       ticks=_TICKS.value,
       neuron=_NEURON.value,
       signed=_SIGNED.value,
-      windows=kept,
+      windows=left,
       positions=_POSITIONS.value,
       share=_SHARE.value,
       mlp_ticks=None,
@@ -163,7 +144,7 @@ class Study:
     found["attention"] = config.attention
     found["mlp_ticks"] = config.mlp_ticks
     found |= self.judge(config, params)
-    print(f"{name}: done", file=sys.stderr, flush=True)
+    kept.say(f"{name}: done")
     return found
 
 
@@ -178,7 +159,7 @@ def begin(name: str, folder: pathlib.Path) -> Study:
     UserError: no text, or no transformer.
   """
   if _SMOKE.value:
-    model, documents = _tiny(), list(STORIES)
+    model, documents = smoke_model.tiny_gpt(), list(smoke_model.STORIES)
     text_name, texts = "stories", documents
   else:
     model = nmc.load(name)

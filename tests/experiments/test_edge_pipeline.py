@@ -153,12 +153,12 @@ def test_a_stage_that_was_killed_is_done_again(edge, tmp_path):
 
 def test_other_settings_are_refused_by_name(edge, tmp_path):
   run_of(edge, tmp_path, steps=3)
-  with pytest.raises(UserError, match=r"01-one: .*--steps 3, now it is 4"):
+  with pytest.raises(UserError, match=r"01-one: .* steps 3, now it is 4"):
     run_of(edge, tmp_path, steps=4)
   # A later stage depends on the settings of those before it.
   (tmp_path / "01-one" / "stage.json").unlink()
   (tmp_path / "01-one" / "settings.json").unlink()
-  with pytest.raises(UserError, match=r"02-two: was made with --steps 3"):
+  with pytest.raises(UserError, match=r"02-two: was made with steps 3"):
     run_of(edge, tmp_path, steps=4)
 
 
